@@ -1,0 +1,237 @@
+"""The commands: one pydantic model a kind, and the union of them all."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field, StringConstraints, TypeAdapter, model_validator
+
+from schemas.base import Label, Model, NodeName
+from schemas.inventory import Inventory
+from schemas.policy import Policy
+from schemas.requests import DeviceRequest, Resources, Topology, Traits
+
+VERSION = 1
+MAX_BODY_BYTES = 256 * 1024
+
+Revision = Annotated[int, Field(ge=0, le=2**62)]
+LeaseSeconds = Annotated[int, Field(ge=1, le=31_536_000)]
+Devices = Annotated[list[DeviceRequest], Field(max_length=256)]
+
+
+class CommandBase(Model):
+    """What every command carries.
+
+    ``id`` is the idempotency key. ``node`` is where the instance is now (for a
+    claim, where it is to go) and decides the shard.
+    """
+
+    version: Literal[1]
+    id: UUID
+    node: NodeName
+    issued_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    dry_run: bool = False
+
+    def fingerprint(self) -> bytes:
+        """The content that an idempotency key stands for, in one canonical form.
+
+        ``issued_at`` is left out: a producer that sends a command once more may
+        stamp it anew. Defaults are left out: a field that a later version adds
+        does not change what an older message meant.
+        """
+        return self.__pydantic_serializer__.to_json(self, exclude={"issued_at"}, exclude_defaults=True)
+
+
+class InstanceCommand(CommandBase):
+    """A command about one instance.
+
+    ``revision`` is the producer's counter for the instance: a command at or
+    below the last applied one is stale.
+    """
+
+    instance: UUID
+    revision: Revision | None = None
+
+
+class Shape(Model):
+    """What one instance is to hold."""
+
+    resources: Resources
+    topology: Topology | None = None
+    devices: Devices = []
+    traits: Traits | None = None
+
+
+class NodePut(CommandBase):
+    """Registers a node or replaces its settings."""
+
+    kind: Literal["node.put"]
+    hypervisor: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    inventory: Inventory | None = None
+    policy: Policy = Policy()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.hypervisor is None) == (self.inventory is None):
+            raise ValueError("give either hypervisor or inventory")
+        return self
+
+
+class NodeRemove(CommandBase):
+    """Removes a node; with ``force`` also while it holds allocations."""
+
+    kind: Literal["node.remove"]
+    force: bool = False
+
+
+class ClaimMember(Shape):
+    """One of several instances that are claimed all or none."""
+
+    instance: UUID
+    node: NodeName
+    revision: Revision | None = None
+
+
+class Claim(CommandBase):
+    """Charges the node for a new instance, or several nodes for several instances, all or none.
+
+    ``candidates`` names further nodes in order of preference: the first of
+    ``node`` and these that fits is taken.
+    """
+
+    kind: Literal["claim"]
+    instance: UUID | None = None
+    revision: Revision | None = None
+    project: Label
+    user: Label | None = None
+    resources: Resources | None = None
+    topology: Topology | None = None
+    devices: Devices = []
+    traits: Traits | None = None
+    lease_seconds: LeaseSeconds | None = None
+    candidates: Annotated[list[NodeName], Field(max_length=256)] = []
+    instances: Annotated[list[ClaimMember], Field(min_length=1, max_length=256)] | None = None
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if self.instances is None:
+            if self.instance is None or self.resources is None:
+                raise ValueError("instance and resources are missing (or give instances)")
+            return self
+        own = (self.instance, self.revision, self.resources, self.topology, self.traits)
+        if any(part is not None for part in own) or self.devices or self.candidates:
+            raise ValueError(
+                "with instances, each names its own instance, resources, topology, devices, traits and node"
+            )
+        if self.node not in {member.node for member in self.instances}:
+            raise ValueError("node must be the node of one of the instances")
+        if len({member.instance for member in self.instances}) != len(self.instances):
+            raise ValueError("instances names an instance twice")
+        return self
+
+    def members(self) -> list[ClaimMember]:
+        """The instances claimed; of a claim for one, that one on its first choice of node."""
+        if self.instances is not None:
+            return self.instances
+        if self.instance is None or self.resources is None:  # excluded by validation
+            raise ValueError("a claim names an instance and its resources")
+        return [
+            ClaimMember.model_construct(
+                instance=self.instance, node=self.node, revision=self.revision, resources=self.resources,
+                topology=self.topology, devices=self.devices, traits=self.traits,
+            )
+        ]
+
+
+class Resize(InstanceCommand, Shape):
+    """A new size, on the same node or on ``destination``.
+
+    ``prepare`` holds both sizes until ``confirm`` or ``revert``; ``immediate``
+    (same node only) takes effect at once.
+    """
+
+    kind: Literal["resize"]
+    destination: NodeName | None = None
+    mode: Literal["prepare", "immediate"] = "prepare"
+    lease_seconds: LeaseSeconds | None = None
+
+    @model_validator(mode="after")
+    def _immediate_stays(self) -> Self:
+        if self.mode == "immediate" and self.destination not in {None, self.node}:
+            raise ValueError("an immediate resize stays on its node: leave destination out")
+        if self.mode == "immediate" and self.lease_seconds is not None:
+            raise ValueError("an immediate resize has no lease")
+        return self
+
+
+class Migrate(InstanceCommand):
+    """The same size on another node. ``topology`` and ``devices``, where given, replace the instance's own."""
+
+    kind: Literal["migrate"]
+    destination: NodeName
+    reason: Literal["live", "cold", "evacuate"]
+    topology: Topology | None = None
+    devices: Devices | None = None
+    traits: Traits | None = None
+    lease_seconds: LeaseSeconds | None = None
+
+    @model_validator(mode="after")
+    def _elsewhere(self) -> Self:
+        if self.destination == self.node:
+            raise ValueError("destination is the node itself")
+        return self
+
+
+class Confirm(InstanceCommand):
+    """The open move is final: the old side is released."""
+
+    kind: Literal["confirm"]
+
+
+class Revert(InstanceCommand):
+    """The open move is undone: the new side is released."""
+
+    kind: Literal["revert"]
+
+
+class Abort(InstanceCommand):
+    """A build failed: its claim is released and the instance may be claimed again."""
+
+    kind: Literal["abort"]
+    reason: Annotated[str, StringConstraints(max_length=1024)] | None = None
+
+
+class Update(InstanceCommand):
+    """Reports where an instance is in its life."""
+
+    kind: Literal["update"]
+    state: Label | None = None
+    task: Label | None = None
+    os_type: Label | None = None
+
+
+class Delete(InstanceCommand):
+    """Releases everything the instance holds on every node, and leaves a tombstone."""
+
+    kind: Literal["delete"]
+    verify: bool | None = None
+
+
+class Audit(CommandBase):
+    """Reconciles the node with its hypervisor."""
+
+    kind: Literal["audit"]
+    repair: bool = False
+
+
+Command = NodePut | NodeRemove | Claim | Resize | Migrate | Confirm | Revert | Abort | Update | Delete | Audit
+AnyCommand = Annotated[Command, Field(discriminator="kind")]
+
+COMMAND: TypeAdapter[Command] = TypeAdapter(AnyCommand)
+"""Validates any command; see :func:`schemas.parsing.parse_command` for bytes from a queue."""
+
+KINDS: frozenset[str] = frozenset(
+    {"node.put", "node.remove", "claim", "resize", "migrate", "confirm", "revert", "abort", "update", "delete", "audit"}
+)

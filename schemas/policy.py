@@ -1,0 +1,97 @@
+"""What the operator set for a node: ratios, reserved amounts, CPU sets, devices, limits."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from schemas.base import Amount, CellId, Gibibytes, HexId, Label, Model, Percent, PositiveAmount, Ratio, ResourceName, TraitName
+from schemas.cpuset import CpuSet, parse_cpu_set
+from schemas.requests import DeviceType
+
+LimitedResource = Literal["vcpus", "pcpus", "memory_mib", "disk_mib"] | ResourceName
+
+
+class Ratios(Model):
+    """How often a resource may be handed out: ``capacity = floor((total - reserved) * ratio)``."""
+
+    vcpus: Ratio = Decimal("4.0")
+    memory: Ratio = Decimal("1.0")
+    disk: Ratio = Decimal("1.0")
+
+
+class ReservedPages(Model):
+    """Pages of one size on one cell that are kept from guests."""
+
+    cell: CellId
+    size_kib: PositiveAmount
+    count: Amount
+
+
+class Reserved(Model):
+    """What is kept for the host itself."""
+
+    vcpus: Amount = 0
+    memory_mib: Amount = 512
+    disk_gib: Gibibytes = 0
+    pages: Annotated[list[ReservedPages], Field(max_length=4096)] = []
+
+
+class Overhead(Model):
+    """Memory the hypervisor itself needs for one instance; the percentage is of the instance's memory, rounded up."""
+
+    memory_mib: Amount = 0
+    memory_mib_per_vcpu: Amount = 0
+    memory_percent: Percent = Decimal(0)
+
+
+class Limit(Model):
+    """Bounds on what one instance may ask of one resource."""
+
+    min: Amount = 0
+    max: Amount | None = None
+    step: PositiveAmount = 1
+
+
+class DevicePattern(Model):
+    """Devices that may be handed out; fields not named do not matter. ``tags`` are given to the devices it admits."""
+
+    vendor: HexId | None = None
+    product: HexId | None = None
+    address: Annotated[str, StringConstraints(max_length=64)] | None = None
+    type: DeviceType | None = None
+    tags: dict[Label, Label] = {}
+    live_migratable: bool | None = None
+    mdev_types: Annotated[list[Label], Field(max_length=64)] | None = None
+
+
+class Policy(Model):
+    """An operator's settings for one node.
+
+    With ``devices`` null, every device of a pushed inventory may be handed out
+    and none of an observed one: a hypervisor also reports the devices its host
+    lives on.
+    """
+
+    enabled: bool = True
+    ratios: Ratios = Ratios()
+    reserved: Reserved = Reserved()
+    overhead: Overhead = Overhead()
+    shared_cpus: CpuSet | None = None
+    dedicated_cpus: CpuSet | None = None
+    cell_strategy: Literal["spread", "pack"] = "spread"
+    devices: Annotated[list[DevicePattern], Field(max_length=1024)] | None = None
+    limits: dict[LimitedResource, Limit] = {}
+    traits: Annotated[list[TraitName], Field(max_length=4096)] = []
+    verify_deletes: bool = True
+    max_inventory_age_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        if self.shared_cpus is not None and self.dedicated_cpus is not None:
+            both = parse_cpu_set(self.shared_cpus) & parse_cpu_set(self.dedicated_cpus)
+            if both:
+                raise ValueError(f"CPU {min(both)} is in shared_cpus and in dedicated_cpus")
+        return self

@@ -1,0 +1,101 @@
+"""What an instance asks for: amounts, topology, devices and traits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from schemas.base import Amount, Gibibytes, HexId, Label, Model, PositiveAmount, ResourceName, TraitName
+from schemas.cpuset import CpuSet
+
+CpuPolicy = Literal["shared", "dedicated", "mixed"]
+ThreadPolicy = Literal["prefer", "isolate", "require"]
+EmulatorThreads = Literal["share", "isolate"]
+PageSize = Literal["small", "large", "any"] | Annotated[int, Field(ge=1, le=2**40)]
+DeviceType = Literal["pci", "pf", "vf", "vdpa", "mdev"]
+Affinity = Literal["required", "legacy", "preferred", "socket"]
+
+
+class Disk(Model):
+    """Local disk of an instance. A root disk on a volume takes no local disk."""
+
+    root_gib: Gibibytes = 0
+    ephemeral_gib: Gibibytes = 0
+    swap_mib: Amount = 0
+    boot_from_volume: bool = False
+
+    @property
+    def total_mib(self) -> int:
+        """Local disk charged, in MiB."""
+        root = 0 if self.boot_from_volume else self.root_gib
+        return (root + self.ephemeral_gib) * 1024 + self.swap_mib
+
+
+class Resources(Model):
+    """The plain amounts an instance asks for."""
+
+    vcpus: Annotated[int, Field(ge=1, le=65_536)]
+    memory_mib: PositiveAmount
+    disk: Disk = Disk()
+    custom: dict[ResourceName, PositiveAmount] = {}
+
+
+class GuestCell(Model):
+    """One NUMA cell of the guest: its vCPUs and its memory."""
+
+    vcpus: CpuSet
+    memory_mib: PositiveAmount
+
+
+class Networks(Model):
+    """Networks whose cells the guest should be near: physical networks and the tunnel."""
+
+    physnets: Annotated[list[Label], Field(max_length=64)] = []
+    tunneled: bool = False
+
+
+class Topology(Model):
+    """How the guest's CPUs and memory lie on the host's cells."""
+
+    cpu_policy: CpuPolicy = "shared"
+    thread_policy: ThreadPolicy | None = None
+    emulator_threads: EmulatorThreads | None = None
+    dedicated_vcpus: CpuSet | None = None
+    realtime_vcpus: CpuSet | None = None
+    page_size: PageSize | None = None
+    cells: Annotated[int, Field(ge=1, le=1024)] | Annotated[list[GuestCell], Field(min_length=1, max_length=1024)] | None = None
+    networks: Networks | None = None
+    locked_memory: bool = False
+
+
+class DeviceMatch(Model):
+    """Properties a device must have; those not named do not matter.
+
+    ``address`` may hold ``*`` and ``?``. ``mdev_type`` names a mediated device
+    type such as ``nvidia-35``. Every tag must be equal.
+    """
+
+    vendor: HexId | None = None
+    product: HexId | None = None
+    address: Annotated[str, StringConstraints(max_length=64)] | None = None
+    mdev_type: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
+    tags: dict[Label, Label] = {}
+
+
+class DeviceRequest(Model):
+    """``count`` devices, each fulfilling any one of ``match``."""
+
+    name: Label
+    count: Annotated[int, Field(ge=1, le=256)] = 1
+    match: Annotated[list[DeviceMatch], Field(min_length=1, max_length=64)]
+    type: DeviceType | None = None
+    affinity: Affinity = "legacy"
+    live_migratable: bool | None = None
+
+
+class Traits(Model):
+    """Qualities the node must have, and must not have."""
+
+    required: Annotated[list[TraitName], Field(max_length=256)] = []
+    forbidden: Annotated[list[TraitName], Field(max_length=256)] = []

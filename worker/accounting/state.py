@@ -1,0 +1,81 @@
+"""The state that decisions are made on: what instances hold, and what a node has left.
+
+All numeric use is kept in flat counters, so that taking, releasing, summing and
+comparing are the same few lines for every resource:
+
+=============================  ==================================================
+``vcpus``                      shared vCPUs
+``pcpus``                      host CPUs given to one instance alone
+``memory_mib``, ``disk_mib``   amounts in MiB, overhead included
+``CUSTOM_…``                   a producer's own resource
+``cell/<id>/vcpus``            shared vCPUs placed on a host cell
+``cell/<id>/memory_mib``       guest memory placed on a host cell, in MiB
+``cell/<id>/pages/<size>``     pages of ``size`` KiB taken on a host cell
+``mdev/<address>/<type>``      mediated devices of a type on a parent device
+=============================  ==================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from uuid import UUID
+
+Counters = dict[str, int]
+Role = Literal["active", "move_source", "move_destination", "orphan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a request fits: what it is charged, and the assignment the hypervisor needs.
+
+    ``pins`` holds every host CPU taken for this instance alone, those of its
+    emulator threads included. ``devices`` holds the addresses of devices held
+    whole; mediated devices are counted in ``charge``. ``assignment`` is the
+    contract's assignment as JSON-ready values.
+    """
+
+    charge: Counters
+    pins: frozenset[int] = frozenset()
+    devices: tuple[str, ...] = ()
+    assignment: Mapping[str, object] = field(default_factory=lambda: {"cells": [], "devices": []})
+
+
+@dataclass(slots=True)
+class Occupancy:
+    """What is taken on a node: its counters, and who holds each pinned CPU and each device."""
+
+    used: Counters = field(default_factory=dict)
+    pinned: dict[int, UUID] = field(default_factory=dict)
+    held: dict[str, UUID] = field(default_factory=dict)
+
+    def without(self, own: Iterable[Placement]) -> Occupancy:
+        """A copy from which one instance's own placements on the node are taken out."""
+        placements = list(own)
+        used = dict(self.used)
+        for name, amount in merged(placements).items():
+            used[name] -= amount
+        pins = frozenset[int]().union(*(placement.pins for placement in placements))
+        devices = {address for placement in placements for address in placement.devices}
+        return Occupancy(
+            used,
+            {cpu: holder for cpu, holder in self.pinned.items() if cpu not in pins},
+            {address: holder for address, holder in self.held.items() if address not in devices},
+        )
+
+
+def merged(placements: Iterable[Placement]) -> Counters:
+    """What one instance's placements on one node are charged together: per counter, the largest.
+
+    During a move within a node both sizes are held, but only one of them will
+    be used at a time.
+    """
+    total: Counters = {}
+    for placement in placements:
+        for name, amount in placement.charge.items():
+            if amount > total.get(name, 0):
+                total[name] = amount
+    return total
