@@ -1,0 +1,19 @@
+"""SQL lives in files: one statement each, named after what it does."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+_FOLDER: Final = files("worker.ledger") / "sql"
+
+
+@cache
+def statement(name: str) -> str:
+    """The text of ``worker/ledger/sql/<name>.sql``.
+
+    Raises:
+        FileNotFoundError: there is no statement of that name.
+    """
+    return (_FOLDER / f"{name}.sql").read_text("utf-8")
