@@ -1,0 +1,1 @@
+"""Postgres: the schema, its statements, and what reads, checks and keeps the ledger."""

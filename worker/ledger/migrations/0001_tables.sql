@@ -3,7 +3,7 @@
 -- relations without a trigger for every claim.
 
 CREATE TABLE nodeledger.installation (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     shards integer NOT NULL CHECK (shards BETWEEN 1 AND 100)
 );
 

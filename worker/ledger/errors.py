@@ -1,0 +1,55 @@
+"""Which database errors are the world's doing, and which a command's own.
+
+A batch that met the world's doing is run again once the world is better; one
+that met a command's own error is split until that command stands alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+_TRANSIENT_CLASSES: Final = frozenset({
+    "08",  # connection exceptions: lost, refused, in doubt
+    "25",  # invalid transaction state: read-only after a fail-over, idle in transaction for too long
+    "28",  # authorization refused: a password is being changed
+    "3D",  # the database is not there
+    "3F",  # the schema is not there yet
+    "40",  # serialization failure, deadlock
+    "53",  # out of connections, memory or disk
+    "55",  # lock not available, object in use
+    "57",  # cancelled, shut down, starting up, recovering
+    "58",  # an I/O error of the server's system
+})  # fmt: skip
+_TRANSIENT_CODES: Final = frozenset({
+    "26000",  # a prepared statement was left behind at another server connection
+    "42501",  # a privilege is missing
+    "42703",  # a column is missing: the schema is older than this worker
+    "42883",  # a function is missing, likewise
+    "42P01",  # a table is missing, likewise
+    "42P05",  # a prepared statement of that name is there already
+})  # fmt: skip
+_RACED_CONSTRAINTS: Final = frozenset({"node_name_key", "instance_pkey", "command_pkey"})
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same work can succeed later: the fault is in the database, the network or the installation.
+
+    That includes a missing table or privilege: no command is to blame for it,
+    so none may be put away as poison. It also includes a cancelled statement,
+    since only timeouts and administrators cancel here.
+    """
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return True
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_CODES
+    if isinstance(error, asyncpg.InterfaceError):
+        return "connection" in str(error) and "closed" in str(error)
+    return isinstance(error, (OSError, TimeoutError, asyncpg.InternalClientError))
+
+
+def is_duplicate_race(error: BaseException) -> bool:
+    """Whether two transactions made the same node, instance or command at once: run again, one of them finds it."""
+    return isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name in _RACED_CONSTRAINTS

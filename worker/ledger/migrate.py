@@ -1,0 +1,115 @@
+"""The schema's road forward: numbered files, each applied once, and a check that database and code agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Final
+
+import asyncpg
+
+from worker.ledger import roles
+from worker.ledger.statements import statement
+
+_FOLDER: Final = files("worker.ledger") / "migrations"
+_LOCK: Final = 0x6E6F64656C656467  # "nodeledg": one upgrade of a database at a time
+_BUILT_FOR: Final = 150000
+
+
+class SchemaError(Exception):
+    """The database cannot be brought to this version's schema; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema: ``name`` orders it, ``checksum`` shows that it did not change since."""
+
+    name: str
+    text: str
+    checksum: str
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """Every step this version knows, in order."""
+    found = sorted(entry.name for entry in _FOLDER.iterdir() if entry.name.endswith(".sql"))
+    texts = {name.removesuffix(".sql"): (_FOLDER / name).read_text("utf-8") for name in found}
+    return tuple(Migration(name, text, sha256(text.encode()).hexdigest()) for name, text in texts.items())
+
+
+async def upgrade(connection: asyncpg.Connection) -> list[str]:
+    """Bring the database to this version's schema, as its owner; returns the names of the steps applied.
+
+    Safe to run again, and by several at once: each step is one transaction
+    under a lock. Roles, their timeouts and their privileges are put right too,
+    as far as the owner may; what it may not, :func:`check` names.
+
+    Raises:
+        SchemaError: a role is missing and may not be created, or the database
+            has steps that this version does not know or knows otherwise.
+    """
+    if refused := await roles.create_roles(connection):
+        raise SchemaError(f"run this as a superuser first: {'; '.join(refused)}")
+    await roles.apply_settings(connection)
+    applied = []
+    for step in migrations():
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            await connection.execute(statement("migration_prepare"))
+            done = await _applied(connection)
+            if faults := _faults(done):
+                raise SchemaError("; ".join(faults))
+            if step.name not in done:
+                await connection.execute(step.text)
+                await connection.execute(statement("migration_record"), step.name, step.checksum)
+                applied.append(step.name)
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        for command in await roles.grant_differences(connection):
+            await connection.execute(command)
+    return applied
+
+
+async def check(connection: asyncpg.Connection) -> list[str]:
+    """What is wrong with the schema, the roles and their privileges, each with what mends it; empty if nothing is."""
+    problems = []
+    if connection.get_server_version().major * 10_000 < _BUILT_FOR:
+        problems.append("the server is older than PostgreSQL 15: upgrade it")
+    if await connection.fetchval("SELECT to_regclass('nodeledger.migration')") is None:
+        return [*problems, "the schema is not there: run `nodeledger db upgrade`"]
+    done = await _applied(connection)
+    problems += _faults(done)
+    problems += [
+        f"migration {step.name} is not applied: run `nodeledger db upgrade`"
+        for step in migrations()
+        if step.name not in done
+    ]
+    if missing := await roles.missing_roles(connection):
+        return problems + [f"role {role} is missing: run `CREATE ROLE {role} LOGIN` as a superuser" for role in missing]
+    problems += [
+        f"the worker's timeouts differ: start a worker once, or run `{command}` as a superuser"
+        for command in await roles.setting_differences(connection)
+    ]
+    problems += [
+        f"privileges differ: run `nodeledger db upgrade`, or `{command}`"
+        for command in await roles.grant_differences(connection)
+    ]
+    return problems
+
+
+async def _applied(connection: asyncpg.Connection) -> dict[str, str]:
+    return {row["name"]: row["checksum"] for row in await connection.fetch(statement("migrations_applied"))}
+
+
+def _faults(done: dict[str, str]) -> list[str]:
+    """Steps in the database that this version does not know, or knows with another text."""
+    known = {step.name: step.checksum for step in migrations()}
+    return [
+        f"migration {name} was applied by a newer version: run that version"
+        if name not in known
+        else f"migration {name} was applied with another text: restore the version that applied it"
+        for name, checksum in done.items()
+        if known.get(name) != checksum
+    ]

@@ -1,0 +1,1 @@
+INSERT INTO nodeledger.migration (name, checksum) VALUES ($1, $2);

@@ -1,0 +1,1 @@
+SELECT m.name, m.checksum FROM nodeledger.migration AS m ORDER BY m.name;
