@@ -8,10 +8,8 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Final
 
-import asyncpg
-
 from worker.ledger import roles
-from worker.ledger.statements import statement
+from worker.ledger.statements import Connection, statement
 
 _FOLDER: Final = files("worker.ledger") / "migrations"
 _LOCK: Final = 0x6E6F64656C656467  # "nodeledg": one upgrade of a database at a time
@@ -39,7 +37,7 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(Migration(name, text, sha256(text.encode()).hexdigest()) for name, text in texts.items())
 
 
-async def upgrade(connection: asyncpg.Connection) -> list[str]:
+async def upgrade(connection: Connection) -> list[str]:
     """Bring the database to this version's schema, as its owner; returns the names of the steps applied.
 
     Safe to run again, and by several at once: each step is one transaction
@@ -72,7 +70,7 @@ async def upgrade(connection: asyncpg.Connection) -> list[str]:
     return applied
 
 
-async def check(connection: asyncpg.Connection) -> list[str]:
+async def check(connection: Connection) -> list[str]:
     """What is wrong with the schema, the roles and their privileges, each with what mends it; empty if nothing is."""
     problems = []
     if connection.get_server_version().major * 10_000 < _BUILT_FOR:
@@ -99,7 +97,7 @@ async def check(connection: asyncpg.Connection) -> list[str]:
     return problems
 
 
-async def _applied(connection: asyncpg.Connection) -> dict[str, str]:
+async def _applied(connection: Connection) -> dict[str, str]:
     return {row["name"]: row["checksum"] for row in await connection.fetch(statement("migrations_applied"))}
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from worker.ledger.statements import statement
+from worker.ledger.statements import Connection, statement
 
 WORKER: Final = "nodeledger_worker"
 READER: Final = "nodeledger_reader"
@@ -27,13 +27,13 @@ WORKER_SETTINGS: Final = {
 _MAX_RACES: Final = 20
 
 
-async def missing_roles(connection: asyncpg.Connection) -> list[str]:
+async def missing_roles(connection: Connection) -> list[str]:
     """Those of the roles that the server does not know."""
     known = await connection.fetch(statement("roles"), [WORKER, READER])
     return sorted({WORKER, READER} - {row["role"] for row in known})
 
 
-async def create_roles(connection: asyncpg.Connection) -> list[str]:
+async def create_roles(connection: Connection) -> list[str]:
     """Create the roles that are missing, without passwords; returns the statements that were not permitted."""
     refused = []
     for role in await missing_roles(connection):
@@ -48,7 +48,7 @@ async def create_roles(connection: asyncpg.Connection) -> list[str]:
     return refused
 
 
-async def setting_differences(connection: asyncpg.Connection) -> list[str]:
+async def setting_differences(connection: Connection) -> list[str]:
     """The statements that would give the worker's role its timeouts."""
     rows = await connection.fetch(statement("roles"), [WORKER])
     present = dict(setting.split("=", 1) for row in rows for setting in row["settings"])
@@ -59,7 +59,7 @@ async def setting_differences(connection: asyncpg.Connection) -> list[str]:
     ]
 
 
-async def apply_settings(connection: asyncpg.Connection) -> bool:
+async def apply_settings(connection: Connection) -> bool:
     """Give the worker's role its timeouts, as far as permitted; returns whether anything changed.
 
     They hold for connections made from then on. Every role may set its own, so
@@ -69,12 +69,12 @@ async def apply_settings(connection: asyncpg.Connection) -> bool:
     return any(changes)
 
 
-async def grant_differences(connection: asyncpg.Connection) -> list[str]:
+async def grant_differences(connection: Connection) -> list[str]:
     """The statements that would give the roles exactly their privileges."""
     return [row["statement"] for row in await connection.fetch(statement("grant_differences"))]
 
 
-async def _alter(connection: asyncpg.Connection, command: str) -> bool:
+async def _alter(connection: Connection, command: str) -> bool:
     for _ in range(_MAX_RACES):
         try:
             async with connection.transaction():

@@ -32,8 +32,10 @@ CREATE TABLE nodeledger.node_profile (
 );
 
 -- An instance, or, with deleted_at, its tombstone.
+-- version lets two workers find out that they changed it at the same time.
 CREATE TABLE nodeledger.instance (
     id uuid PRIMARY KEY,
+    version bigint NOT NULL,
     project text,
     user_id text,
     revision bigint,
@@ -41,6 +43,7 @@ CREATE TABLE nodeledger.instance (
     task text,
     os_type text,
     move text,
+    stranded text,
     deleted_at timestamptz
 ) WITH (fillfactor = 80);
 CREATE INDEX instance_tombstones ON nodeledger.instance (deleted_at) WHERE deleted_at IS NOT NULL;
@@ -136,14 +139,15 @@ CREATE TABLE nodeledger.parked_command (
     correlation_id text,
     user_id text,
     received_at timestamptz NOT NULL,
-    parked_at timestamptz NOT NULL
+    parked_at timestamptz NOT NULL,
+    blocking boolean NOT NULL,
+    detail text NOT NULL
 );
 CREATE INDEX parked_command_of_node ON nodeledger.parked_command (node, seq);
 
 -- When a node with parked commands is asked again.
 CREATE TABLE nodeledger.probe (
     node text COLLATE "C" PRIMARY KEY,
-    detail text NOT NULL,
     attempts bigint NOT NULL DEFAULT 0,
     next_at timestamptz NOT NULL
 );
