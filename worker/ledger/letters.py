@@ -1,0 +1,67 @@
+"""How a dead letter is made fit for the table: known by its digest, grouped by its cause, cleaned of its traps."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from pydantic_core import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_DETAIL: Final = 16 * 1024
+MAX_LABEL: Final = 255
+_MAX_SUMMARY: Final = 200
+_MAX_DEPTH: Final = 8
+
+_VARIABLE: Final = (
+    (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "<id>"),
+    (re.compile(r"\b0x[0-9a-fA-F]+\b"), "<hex>"),
+    (re.compile(r"'[^'\n]*'|\"[^\"\n]*\""), "<text>"),
+    (re.compile(r"\d+(?:\.\d+)*"), "<n>"),
+    (re.compile(r"\s+"), " "),
+)
+
+
+def digest(body: bytes) -> UUID:
+    """What a body is known by: BLAKE2b of 128 bits."""
+    return UUID(bytes=blake2b(body, digest_size=16).digest())
+
+
+def fingerprint(reason: str, detail: str) -> str:
+    """What letters with the same cause have in common: the reason, and the detail without its particulars.
+
+    Of a detail with several lines (a traceback) the last one tells the cause.
+    """
+    lines = [line for line in clean(detail).splitlines() if line.strip()]
+    summary = lines[-1][: _MAX_SUMMARY * 4] if lines else ""
+    for pattern, stand_in in _VARIABLE:
+        summary = pattern.sub(stand_in, summary)
+    return f"{clean(reason)}: {summary.strip()[:_MAX_SUMMARY]}"
+
+
+def clean(text: str, limit: int = MAX_DETAIL) -> str:
+    """The text without NUL and lone surrogates, which no database text can hold, cut to a limit in characters."""
+    return text[:limit].encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def headers_json(headers: Mapping[str, object]) -> str:
+    """A message's headers as JSON that ``jsonb`` accepts."""
+    return to_json(_plain(headers, _MAX_DEPTH)).decode()
+
+
+def _plain(value: object, depth: int) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else str(value)
+    if isinstance(value, bytes):
+        return clean(value.decode("utf-8", "replace"))
+    if depth and isinstance(value, dict):
+        return {clean(str(key), MAX_LABEL): _plain(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, (list, tuple)):
+        return [_plain(item, depth - 1) for item in value]
+    return clean(str(value))

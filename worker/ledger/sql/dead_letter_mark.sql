@@ -1,0 +1,19 @@
+-- Sets the state of letters and writes down who did it; returns how many changed.
+WITH marked AS (
+    UPDATE nodeledger.dead_letter AS d
+    SET state = $2
+    FROM (
+        SELECT k.id FROM nodeledger.dead_letter AS k
+        WHERE k.id = ANY ($1::bigint[]) AND (k.state <> $2 OR $2 = 'replayed')
+        ORDER BY k.id
+        FOR UPDATE
+    ) AS o
+    WHERE d.id = o.id
+    RETURNING d.id
+),
+noted AS (
+    INSERT INTO nodeledger.dead_letter_action (letter, actor, action, detail)
+    SELECT m.id, $3, $4, $5 FROM marked AS m
+    RETURNING letter
+)
+SELECT count(*) FROM noted;

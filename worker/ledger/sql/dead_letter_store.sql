@@ -1,0 +1,19 @@
+-- Keeps letters; one that is there already, by digest and reason, is counted and open again.
+INSERT INTO nodeledger.dead_letter AS d (
+    digest, reason, detail, fingerprint, node, kind, command, body, headers, attempts, first_seen, last_seen
+)
+SELECT
+    l.digest, l.reason, l.detail, l.fingerprint, l.node, l.kind, l.command, l.body, l.headers::jsonb, l.attempts,
+    now(), now()
+FROM unnest(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::bytea[], $9::text[],
+    $10::bigint[]
+) AS l (digest, reason, detail, fingerprint, node, kind, command, body, headers, attempts)
+ORDER BY l.digest, l.reason
+ON CONFLICT (digest, reason) DO UPDATE SET
+    detail = excluded.detail,
+    fingerprint = excluded.fingerprint,
+    headers = excluded.headers,
+    attempts = d.attempts + excluded.attempts,
+    last_seen = excluded.last_seen,
+    state = 'open';

@@ -1,0 +1,1 @@
+DELETE FROM nodeledger.worker AS w WHERE w.id = $1;

@@ -1,0 +1,1 @@
+SELECT s.number, s.owner FROM nodeledger.shard AS s ORDER BY s.number;
