@@ -2,19 +2,80 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, StringConstraints, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
 
 MAX_AMOUNT: Final = 2**40
 """The largest amount of anything: a sum of a million of them still fits a Postgres ``bigint``."""
+
+UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+_DAY = r"(?:19[7-9][0-9]|2[0-9]{3})-[0-9]{2}-[0-9]{2}"
+_CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+_TIME = f"^{_DAY}[Tt]{_CLOCK}$"
+_DECIMAL = r"^[0-9]{1,4}(?:\.[0-9]{1,6})?$"
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Model(BaseModel):
     """A part of a message: immutable, no unknown fields, no coercion of types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_bytes="utf8")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+def _from_text(pattern: str, reader: CoreSchema, fault: str) -> CoreSchema:
+    """Text of one form only, read by a lenient ``reader``.
+
+    The readers take many forms (a number for a time, a URN for a UUID); a
+    contract has one.
+    """
+    text = core_schema.chain_schema([core_schema.str_schema(strict=True, pattern=pattern), reader])
+    return core_schema.custom_error_schema(text, "form", custom_error_message=fault)
+
+
+def _uuid_schema(_source: Any, _handler: Any) -> CoreSchema:
+    reader = core_schema.uuid_schema(strict=False)
+    return core_schema.json_or_python_schema(
+        json_schema=_from_text(UUID_PATTERN, reader, "should be a UUID in its hyphenated form"),
+        python_schema=core_schema.is_instance_schema(UUID),
+    )
+
+
+def _moment_schema(_source: Any, _handler: Any) -> CoreSchema:
+    reader = core_schema.datetime_schema(strict=False, tz_constraint="aware", microseconds_precision="truncate")
+    fault = "should be an RFC 3339 time with its offset, such as 2026-11-22T07:00:00Z, from 1970 to 2999"
+    return core_schema.json_or_python_schema(
+        json_schema=_from_text(_TIME, reader, fault),
+        python_schema=core_schema.datetime_schema(strict=True, tz_constraint="aware"),
+    )
+
+
+def _decimal_schema(lowest: Literal["ge", "gt"]) -> GetPydanticSchema:
+    limits: Any = {lowest: 0, "le": 1000, "max_digits": 10, "decimal_places": 6}
+    reader = core_schema.decimal_schema(strict=False, **limits)
+    text = core_schema.chain_schema([core_schema.str_schema(strict=True, pattern=_DECIMAL), reader])
+    number = core_schema.chain_schema([core_schema.int_schema(strict=True, ge=0, le=1000), reader])
+    sign = "above 0 and at most" if lowest == "gt" else "from 0 to"
+    fault = f'should be a decimal {sign} 1000, an integer or a string such as "1.5"'
+    schema = core_schema.json_or_python_schema(
+        json_schema=core_schema.custom_error_schema(
+            core_schema.union_schema([text, number]), "form", custom_error_message=fault
+        ),
+        python_schema=core_schema.decimal_schema(strict=True, **limits),
+    )
+    return GetPydanticSchema(lambda _source, _handler: schema)
+
+
+def _decimal_json(bound: Literal["minimum", "exclusiveMinimum"]) -> WithJsonSchema:
+    number = {"type": "integer", bound: 0, "maximum": 1000}
+    return WithJsonSchema({"anyOf": [{"type": "string", "pattern": _DECIMAL}, number]})
 
 
 def _printable(text: str) -> str:
@@ -23,20 +84,37 @@ def _printable(text: str) -> str:
     return text
 
 
-def _exact(value: object) -> object:
-    if isinstance(value, float):
-        raise ValueError('is a binary fraction; write decimals as strings, such as "1.5"')  # noqa: TRY004 - pydantic reports ValueError
-    return value
+def _no_control(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("holds control characters")
+    return text
 
 
+def _by_key(mapping: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(mapping.items())) if len(mapping) > 1 else mapping
+
+
+BY_KEY: Final = AfterValidator(_by_key)
+"""For mappings: equal content in one order, so that it is equal bytes when written."""
+
+Identifier = Annotated[
+    UUID, GetPydanticSchema(_uuid_schema), WithJsonSchema({"type": "string", "format": "uuid", "pattern": UUID_PATTERN})
+]
+Moment = Annotated[
+    datetime,
+    GetPydanticSchema(_moment_schema),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME}),
+]
 NodeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
-Label = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
+Printable = AfterValidator(_printable)
+Label = Annotated[str, StringConstraints(min_length=1, max_length=255), Printable]
+Text = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_no_control)]
 ResourceName = Annotated[str, StringConstraints(pattern=r"^CUSTOM_[A-Z0-9_]{1,248}$")]
 TraitName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,254}$")]
-HexId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4}$")]
+HexId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4}$", to_lower=True)]
 Amount = Annotated[int, Field(ge=0, le=MAX_AMOUNT)]
 PositiveAmount = Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
 Gibibytes = Annotated[int, Field(ge=0, le=MAX_AMOUNT // 1024)]
 CellId = Annotated[int, Field(ge=0, le=65_535)]
-Ratio = Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, le=1000, max_digits=12, decimal_places=6)]
-Percent = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, le=1000, max_digits=12, decimal_places=6)]
+Ratio = Annotated[Decimal, _decimal_schema("gt"), _decimal_json("exclusiveMinimum")]
+Percent = Annotated[Decimal, _decimal_schema("ge"), _decimal_json("minimum")]

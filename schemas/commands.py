@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
-from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StringConstraints, TypeAdapter, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, WithJsonSchema, model_validator
 
-from schemas.base import Label, Model, NodeName
+from schemas.base import Identifier, Label, Model, Moment, NodeName, Printable, Text
 from schemas.inventory import Inventory
 from schemas.policy import Policy
 from schemas.requests import DeviceRequest, Resources, Topology, Traits
@@ -15,6 +14,7 @@ from schemas.requests import DeviceRequest, Resources, Topology, Traits
 VERSION = 1
 MAX_BODY_BYTES = 256 * 1024
 
+Version = Annotated[int, Field(ge=VERSION, le=VERSION), WithJsonSchema({"const": VERSION})]
 Revision = Annotated[int, Field(ge=0, le=2**62)]
 LeaseSeconds = Annotated[int, Field(ge=1, le=31_536_000)]
 Devices = Annotated[list[DeviceRequest], Field(max_length=256)]
@@ -27,11 +27,11 @@ class CommandBase(Model):
     claim, where it is to go) and decides the shard.
     """
 
-    version: Literal[1]
-    id: UUID
+    version: Version
+    id: Identifier
     node: NodeName
-    issued_at: AwareDatetime
-    expires_at: AwareDatetime | None = None
+    issued_at: Moment
+    expires_at: Moment | None = None
     dry_run: bool = False
 
     def fingerprint(self) -> bytes:
@@ -51,7 +51,7 @@ class InstanceCommand(CommandBase):
     below the last applied one is stale.
     """
 
-    instance: UUID
+    instance: Identifier
     revision: Revision | None = None
 
 
@@ -68,7 +68,7 @@ class NodePut(CommandBase):
     """Registers a node or replaces its settings."""
 
     kind: Literal["node.put"]
-    hypervisor: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    hypervisor: Annotated[str, StringConstraints(min_length=1, max_length=1024), Printable] | None = None
     inventory: Inventory | None = None
     policy: Policy = Policy()
 
@@ -89,7 +89,7 @@ class NodeRemove(CommandBase):
 class ClaimMember(Shape):
     """One of several instances that are claimed all or none."""
 
-    instance: UUID
+    instance: Identifier
     node: NodeName
     revision: Revision | None = None
 
@@ -102,7 +102,7 @@ class Claim(CommandBase):
     """
 
     kind: Literal["claim"]
-    instance: UUID | None = None
+    instance: Identifier | None = None
     revision: Revision | None = None
     project: Label
     user: Label | None = None
@@ -139,8 +139,13 @@ class Claim(CommandBase):
             raise ValueError("a claim names an instance and its resources")
         return [
             ClaimMember.model_construct(
-                instance=self.instance, node=self.node, revision=self.revision, resources=self.resources,
-                topology=self.topology, devices=self.devices, traits=self.traits,
+                instance=self.instance,
+                node=self.node,
+                revision=self.revision,
+                resources=self.resources,
+                topology=self.topology,
+                devices=self.devices,
+                traits=self.traits,
             )
         ]
 
@@ -200,7 +205,7 @@ class Abort(InstanceCommand):
     """A build failed: its claim is released and the instance may be claimed again."""
 
     kind: Literal["abort"]
-    reason: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    reason: Text | None = None
 
 
 class Update(InstanceCommand):

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, Field
 MAX_CPU: Final = 65_535
 """The highest CPU number accepted: a bound on what a short string can make us allocate."""
 
-_PART = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?", re.ASCII)
+_PART = r"[0-9]{1,5}(?:-[0-9]{1,5})?"
+_LIST = f"^(?:{_PART}(?:,{_PART})*)?$"
+_RANGE = re.compile("([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 def parse_cpu_set(text: str) -> frozenset[int]:
@@ -22,39 +24,58 @@ def parse_cpu_set(text: str) -> frozenset[int]:
             runs backwards, or a number above :data:`MAX_CPU`.
     """
     cpus: set[int] = set()
-    for part in text.split(",") if text else ():
-        match = _PART.fullmatch(part)
-        if match is None:
-            raise ValueError(f"{part[:32]!r} is neither a CPU number nor a range such as 0-3")
-        first = int(match[1])
-        last = int(match[2] or first)
-        if last < first:
-            raise ValueError(f"the range {part!r} runs backwards")
-        if last > MAX_CPU:
-            raise ValueError(f"CPU {last} is above {MAX_CPU}")
+    for first, last in _ranges(text):
         cpus.update(range(first, last + 1))
     return frozenset(cpus)
 
 
+def parse_cpu_mask(text: str) -> int:
+    """Read a CPU set as a number whose bit ``n`` stands for CPU ``n``.
+
+    Raises:
+        ValueError: as :func:`parse_cpu_set`.
+    """
+    mask = 0
+    for first, last in _ranges(text):
+        mask |= ((2 << (last - first)) - 1) << first
+    return mask
+
+
 def format_cpu_set(cpus: Iterable[int]) -> str:
     """Write a CPU set in Linux list form, ascending, ranges joined."""
-    parts: list[str] = []
-    first = last = -1
-    for cpu in [*sorted(set(cpus)), None]:
-        if cpu is not None and cpu == last + 1 and last >= 0:
-            last = cpu
-            continue
-        if last >= 0:
-            parts.append(str(first) if first == last else f"{first}-{last}")
-        if cpu is not None:
-            first = last = cpu
-    return ",".join(parts)
+    ranges: list[list[int]] = []
+    for cpu in sorted(set(cpus)):
+        if ranges and cpu == ranges[-1][1] + 1:
+            ranges[-1][1] = cpu
+        else:
+            ranges.append([cpu, cpu])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def lowest_cpu(mask: int) -> int:
+    """The lowest CPU of a mask that is not empty."""
+    return (mask & -mask).bit_length() - 1
+
+
+def _ranges(text: str) -> Iterable[tuple[int, int]]:
+    for place, part in enumerate(text.split(",") if text else (), start=1):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise ValueError(f"part {place} is neither a CPU number nor a range such as 0-3")
+        first = int(match[1])
+        last = int(match[2] or first)
+        if last < first:
+            raise ValueError(f"part {place}, a range, runs backwards")
+        if last > MAX_CPU:
+            raise ValueError(f"part {place} is above {MAX_CPU}, the highest CPU number")
+        yield first, last
 
 
 def _checked(text: str) -> str:
-    parse_cpu_set(text)
+    for _ in _ranges(text):
+        pass
     return text
 
 
-CpuSet = Annotated[str, Field(max_length=4096), AfterValidator(_checked)]
+CpuSet = Annotated[str, Field(max_length=4096, json_schema_extra={"pattern": _LIST}), AfterValidator(_checked)]
 """A string that :func:`parse_cpu_set` accepts."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import FailFast, Field, StringConstraints, model_validator
 
-from schemas.base import Amount, CellId, Gibibytes, HexId, Label, Model, PositiveAmount, ResourceName, TraitName
-from schemas.cpuset import CpuSet, parse_cpu_set
-from schemas.requests import DeviceType
+from schemas.base import BY_KEY, Amount, CellId, Gibibytes, HexId, Label, Model, PositiveAmount, ResourceName, TraitName
+from schemas.cpuset import CpuSet, lowest_cpu, parse_cpu_mask
+from schemas.requests import DeviceType, Tags
 
 DeviceAddress = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,127}$")]
 
@@ -30,7 +30,7 @@ class Cell(Model):
     id: CellId
     socket: Annotated[int, Field(ge=0, le=65_535)] | None = None
     cpus: CpuSet
-    siblings: Annotated[list[CpuSet], Field(max_length=65_536)] = []
+    siblings: Annotated[list[CpuSet], Field(max_length=65_536), FailFast()] = []
     memory_mib: Amount
     pages: Annotated[list[Pages], Field(max_length=64)] = []
     physnets: Annotated[list[Label], Field(max_length=64)] = []
@@ -52,9 +52,9 @@ class Device(Model):
     type: DeviceType = "pci"
     parent: DeviceAddress | None = None
     cell: CellId | None = None
-    tags: dict[Label, Label] = {}
+    tags: Tags = {}
     live_migratable: bool | None = None
-    mdev_types: dict[Label, Amount] = {}
+    mdev_types: Annotated[dict[Label, Amount], Field(max_length=256), BY_KEY] = {}
 
 
 class Inventory(Model):
@@ -63,30 +63,36 @@ class Inventory(Model):
     cpus: CpuSet
     memory_mib: Amount
     disk_gib: Gibibytes = 0
-    cells: Annotated[list[Cell], Field(max_length=1024)] = []
-    devices: Annotated[list[Device], Field(max_length=65_536)] = []
-    custom: dict[ResourceName, Amount] = {}
+    cells: Annotated[list[Cell], Field(max_length=1024), FailFast()] = []
+    devices: Annotated[list[Device], Field(max_length=65_536), FailFast()] = []
+    custom: Annotated[dict[ResourceName, Amount], Field(max_length=256), BY_KEY] = {}
     traits: Annotated[list[TraitName], Field(max_length=4096)] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        seen: set[int] = set()
-        ids: set[int] = set()
+        cells: set[int] = set()
+        cpus = 0
         for cell in self.cells:
-            if cell.id in ids:
+            if cell.id in cells:
                 raise ValueError(f"cell {cell.id} is listed twice")
-            ids.add(cell.id)
-            cpus = parse_cpu_set(cell.cpus)
-            if twice := seen & cpus:
-                raise ValueError(f"CPU {min(twice)} is in two cells")
-            seen |= cpus
-            threads: set[int] = set()
-            for core in cell.siblings:
-                members = parse_cpu_set(core)
-                if twice := threads & members:
-                    raise ValueError(f"CPU {min(twice)} is in two sibling sets of cell {cell.id}")
-                threads |= members
+            cells.add(cell.id)
+            own = parse_cpu_mask(cell.cpus)
+            if twice := cpus & own:
+                raise ValueError(f"CPU {lowest_cpu(twice)} is in two cells")
+            cpus |= own
+            _check_siblings(cell)
+            if len({pages.size_kib for pages in cell.pages}) != len(cell.pages):
+                raise ValueError(f"cell {cell.id} lists a page size twice")
         addresses = [device.address for device in self.devices]
         if len(addresses) != len(set(addresses)):
             raise ValueError("a device address is listed twice")
         return self
+
+
+def _check_siblings(cell: Cell) -> None:
+    threads = 0
+    for core in cell.siblings:
+        members = parse_cpu_mask(core)
+        if twice := threads & members:
+            raise ValueError(f"CPU {lowest_cpu(twice)} is in two sibling sets of cell {cell.id}")
+        threads |= members

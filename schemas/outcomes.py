@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-from uuid import UUID
+from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import ConfigDict
 
-from schemas.base import Model
+from schemas.base import Identifier, Model, Moment
+from schemas.commands import VERSION, Version
 
 Status = Literal["applied", "rejected", "parked", "dead"]
 ReasonCode = Literal[
@@ -22,7 +22,13 @@ DeadReason = Literal[
 ]  # fmt: skip
 
 
-class Reason(Model):
+class Answer(Model):
+    """A part of an answer: readers pass over fields that a later release adds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Reason(Answer):
     """Why something was refused: a code to act on, the numbers behind it, and a sentence.
 
     ``used`` and ``capacity`` are those of ``resource`` on ``node`` before the
@@ -42,7 +48,7 @@ class Reason(Model):
     devices: list[dict[str, object]] | None = None
 
 
-class AssignedCell(Model):
+class AssignedCell(Answer):
     """Where one guest cell lies.
 
     ``pins`` maps each dedicated vCPU to its host CPU. ``shared_vcpus`` float
@@ -60,7 +66,7 @@ class AssignedCell(Model):
     emulator_cpus: str = ""
 
 
-class AssignedDevice(Model):
+class AssignedDevice(Answer):
     """A device handed to the instance; for a mediated device, its parent's address and its type."""
 
     name: str
@@ -68,42 +74,42 @@ class AssignedDevice(Model):
     mdev_type: str | None = None
 
 
-class Assignment(Model):
+class Assignment(Answer):
     """What the hypervisor's domain XML needs."""
 
     cells: list[AssignedCell] = []
     devices: list[AssignedDevice] = []
 
 
-class Usage(Model):
+class Usage(Answer):
     """One resource of a node."""
 
     used: int
     capacity: int
 
 
-class MemberAssignment(Model):
+class MemberAssignment(Answer):
     """The assignment of one instance of a claim for several."""
 
-    instance: UUID
+    instance: Identifier
     node: str
     assignment: Assignment
 
 
-class Outcome(Model):
+class Outcome(Answer):
     """The answer to one command. ``generation`` is the node's after it; 0 where there is no node."""
 
-    version: Literal[1] = 1
-    command: UUID
+    version: Version = VERSION
+    command: Identifier
     kind: str
     status: Status
     node: str
-    instance: UUID | None = None
-    at: AwareDatetime
+    instance: Identifier | None = None
+    at: Moment
     generation: int = 0
     dry_run: bool = False
     assignment: Assignment | None = None
     assignments: list[MemberAssignment] | None = None
     usage: dict[str, Usage] = {}
-    reasons: Annotated[list[Reason], Field()] = []
+    reasons: list[Reason] = []
     drift: list[dict[str, object]] | None = None

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+import json
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, Literal, NoReturn
 from uuid import UUID
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from schemas.base import UUID_PATTERN
 from schemas.commands import COMMAND, KINDS, MAX_BODY_BYTES, VERSION, Command
+from schemas.explaining import describe, shown
 
 Fault = Literal["malformed", "too_large", "unknown_kind", "unsupported_version"]
 
-_SHOWN_ERRORS: Final = 8
+_SCALARS: Final = frozenset({str, int, bool, type(None), UUID, datetime, Decimal})
+_NODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_KIND: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_UUID: Final = re.compile(UUID_PATTERN)
+
+_validate = COMMAND.validator.validate_json
 
 
 class MalformedCommandError(ValueError):
     """A message that is no command of this version of the contract.
 
     ``reason`` is the dead letter's reason and ``detail`` names the field and
-    the fault. ``id``, ``node`` and ``kind`` are what could still be read.
+    the fault, without the value. ``id``, ``node`` and ``kind`` are what could
+    still be read.
     """
 
     def __init__(
-        self, reason: Fault, detail: str, *, id: UUID | None = None, node: str | None = None, kind: str | None = None  # noqa: A002 - the contract's name
+        self, reason: Fault, detail: str, *, id: UUID | None = None, node: str | None = None, kind: str | None = None
     ) -> None:
         super().__init__(detail)
         self.reason: Fault = reason
@@ -38,48 +50,84 @@ def parse_command(body: bytes) -> Command:
 
     Raises:
         MalformedCommandError: the body is too large, is not JSON, has another
-            version or kind, or a field that is missing, unknown or wrong.
+            version or kind, or a field that is missing, unknown, wrong or
+            given twice.
     """
     if len(body) > MAX_BODY_BYTES:
         raise MalformedCommandError("too_large", f"{len(body)} bytes; at most {MAX_BODY_BYTES} are accepted")
     try:
-        return COMMAND.validate_json(body)
+        command: Command = _validate(body)
     except ValidationError as error:
         raise _explain(body, error) from None
+    if body.count(b'":') != _keys_of(command) or b" :" in body or b"\t:" in body or b"\n:" in body or b"\r:" in body:
+        _refuse_repeated_keys(body, command)
+    return command
+
+
+def _keys_of(model: BaseModel) -> int:
+    """How many keys a message without repetitions needs for this content.
+
+    Each key is followed by ``":``, so that a message with exactly that many of
+    them, and no colon set apart, repeats none. Any other is read once more.
+    """
+    given = model.__pydantic_fields_set__
+    count = len(given)
+    values = model.__dict__
+    for name in given:
+        value = values[name]
+        if type(value) not in _SCALARS:
+            count += _keys_in(value)
+    return count
+
+
+def _keys_in(value: object) -> int:
+    if isinstance(value, BaseModel):
+        return _keys_of(value)
+    if isinstance(value, dict):
+        return len(value) + sum(map(_keys_in, value.values()))
+    if isinstance(value, list):
+        return sum(map(_keys_in, value))
+    return 0
+
+
+def _refuse_repeated_keys(body: bytes, command: Command) -> None:
+    def pairs(items: list[tuple[str, object]]) -> None:
+        names: set[str] = set()
+        for name, _ in items:
+            if name in names:
+                fail(name)
+            names.add(name)
+
+    def fail(name: str) -> NoReturn:
+        raise MalformedCommandError(
+            "malformed", f"{shown(name)}: is given twice", id=command.id, node=command.node, kind=command.kind
+        )
+
+    json.loads(body, object_pairs_hook=pairs)
 
 
 def _explain(body: bytes, error: ValidationError) -> MalformedCommandError:
     """Find out which fault it is; only reached by messages that failed."""
     try:
-        document = from_json(body)
+        document = from_json(body, allow_inf_nan=False)
     except ValueError as fault:
         return MalformedCommandError("malformed", f"not JSON: {fault}")
     if not isinstance(document, dict):
         return MalformedCommandError("malformed", "not a JSON object")
-    kind = document.get("kind")
+    id, node, kind = (_matching(document.get(name), form) for name, form in _READABLE.items())
     version = document.get("version")
-    known = {"id": _uuid(document.get("id")), "node": _text(document.get("node")), "kind": _text(kind)}
+    reason: Fault = "malformed"
     if type(version) is int and version != VERSION:
-        return MalformedCommandError("unsupported_version", f"version {version}; this worker reads {VERSION}", **known)
-    if isinstance(kind, str) and kind not in KINDS:
-        return MalformedCommandError("unknown_kind", f"kind {kind[:64]!r}; known are {', '.join(sorted(KINDS))}", **known)
-    return MalformedCommandError("malformed", describe(error), **known)
+        reason, detail = "unsupported_version", f"version: is not {VERSION}, the one that is read here"
+    elif isinstance(document.get("kind"), str) and document["kind"] not in KINDS:
+        reason, detail = "unknown_kind", f"kind: is none of {', '.join(sorted(KINDS))}"
+    else:
+        detail = describe(error, document)
+    return MalformedCommandError(reason, detail, id=UUID(id) if id else None, node=node, kind=kind)
 
 
-def describe(error: ValidationError) -> str:
-    """Name each wrong field and its fault in one line, without the values."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    lines = [f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'message'}: {fault['msg']}" for fault in faults]
-    more = len(lines) - _SHOWN_ERRORS
-    return "; ".join(lines[:_SHOWN_ERRORS]) + (f"; and {more} more" if more > 0 else "")
+_READABLE: Final = {"id": _UUID, "node": _NODE, "kind": _KIND}
 
 
-def _uuid(value: object) -> UUID | None:
-    try:
-        return UUID(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-
-
-def _text(value: object) -> str | None:
-    return value[:255] if isinstance(value, str) and value.isprintable() else None
+def _matching(value: object, form: re.Pattern[str]) -> str | None:
+    return value if isinstance(value, str) and form.fullmatch(value) else None

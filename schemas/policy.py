@@ -5,11 +5,24 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
-from schemas.base import Amount, CellId, Gibibytes, HexId, Label, Model, Percent, PositiveAmount, Ratio, ResourceName, TraitName
-from schemas.cpuset import CpuSet, parse_cpu_set
-from schemas.requests import DeviceType
+from schemas.base import (
+    BY_KEY,
+    Amount,
+    CellId,
+    Gibibytes,
+    HexId,
+    Label,
+    Model,
+    Percent,
+    PositiveAmount,
+    Ratio,
+    ResourceName,
+    TraitName,
+)
+from schemas.cpuset import CpuSet, lowest_cpu, parse_cpu_mask
+from schemas.requests import AddressPattern, DeviceType, Tags
 
 LimitedResource = Literal["vcpus", "pcpus", "memory_mib", "disk_mib"] | ResourceName
 
@@ -54,15 +67,21 @@ class Limit(Model):
     max: Amount | None = None
     step: PositiveAmount = 1
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError("max is below min")
+        return self
+
 
 class DevicePattern(Model):
     """Devices that may be handed out; fields not named do not matter. ``tags`` are given to the devices it admits."""
 
     vendor: HexId | None = None
     product: HexId | None = None
-    address: Annotated[str, StringConstraints(max_length=64)] | None = None
+    address: AddressPattern | None = None
     type: DeviceType | None = None
-    tags: dict[Label, Label] = {}
+    tags: Tags = {}
     live_migratable: bool | None = None
     mdev_types: Annotated[list[Label], Field(max_length=64)] | None = None
 
@@ -83,7 +102,7 @@ class Policy(Model):
     dedicated_cpus: CpuSet | None = None
     cell_strategy: Literal["spread", "pack"] = "spread"
     devices: Annotated[list[DevicePattern], Field(max_length=1024)] | None = None
-    limits: dict[LimitedResource, Limit] = {}
+    limits: Annotated[dict[LimitedResource, Limit], Field(max_length=256), BY_KEY] = {}
     traits: Annotated[list[TraitName], Field(max_length=4096)] = []
     verify_deletes: bool = True
     max_inventory_age_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60
@@ -91,7 +110,7 @@ class Policy(Model):
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
         if self.shared_cpus is not None and self.dedicated_cpus is not None:
-            both = parse_cpu_set(self.shared_cpus) & parse_cpu_set(self.dedicated_cpus)
+            both = parse_cpu_mask(self.shared_cpus) & parse_cpu_mask(self.dedicated_cpus)
             if both:
-                raise ValueError(f"CPU {min(both)} is in shared_cpus and in dedicated_cpus")
+                raise ValueError(f"CPU {lowest_cpu(both)} is in shared_cpus and in dedicated_cpus")
         return self

@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.base import Amount, Gibibytes, HexId, Label, Model, PositiveAmount, ResourceName, TraitName
+from schemas.base import (
+    BY_KEY,
+    Amount,
+    Gibibytes,
+    HexId,
+    Label,
+    Model,
+    PositiveAmount,
+    Printable,
+    ResourceName,
+    TraitName,
+)
 from schemas.cpuset import CpuSet
 
 CpuPolicy = Literal["shared", "dedicated", "mixed"]
@@ -15,6 +26,9 @@ EmulatorThreads = Literal["share", "isolate"]
 PageSize = Literal["small", "large", "any"] | Annotated[int, Field(ge=1, le=2**40)]
 DeviceType = Literal["pci", "pf", "vf", "vdpa", "mdev"]
 Affinity = Literal["required", "legacy", "preferred", "socket"]
+Tags = Annotated[dict[Label, Label], Field(max_length=64), BY_KEY]
+AddressPattern = Annotated[str, StringConstraints(min_length=1, max_length=64), Printable]
+CellCount = Annotated[int, Field(ge=1, le=1024)]
 
 
 class Disk(Model):
@@ -38,7 +52,7 @@ class Resources(Model):
     vcpus: Annotated[int, Field(ge=1, le=65_536)]
     memory_mib: PositiveAmount
     disk: Disk = Disk()
-    custom: dict[ResourceName, PositiveAmount] = {}
+    custom: Annotated[dict[ResourceName, PositiveAmount], Field(max_length=256), BY_KEY] = {}
 
 
 class GuestCell(Model):
@@ -46,6 +60,9 @@ class GuestCell(Model):
 
     vcpus: CpuSet
     memory_mib: PositiveAmount
+
+
+GuestCells = Annotated[list[GuestCell], Field(min_length=1, max_length=1024)]
 
 
 class Networks(Model):
@@ -64,7 +81,7 @@ class Topology(Model):
     dedicated_vcpus: CpuSet | None = None
     realtime_vcpus: CpuSet | None = None
     page_size: PageSize | None = None
-    cells: Annotated[int, Field(ge=1, le=1024)] | Annotated[list[GuestCell], Field(min_length=1, max_length=1024)] | None = None
+    cells: CellCount | GuestCells | None = None
     networks: Networks | None = None
     locked_memory: bool = False
 
@@ -78,9 +95,9 @@ class DeviceMatch(Model):
 
     vendor: HexId | None = None
     product: HexId | None = None
-    address: Annotated[str, StringConstraints(max_length=64)] | None = None
-    mdev_type: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
-    tags: dict[Label, Label] = {}
+    address: AddressPattern | None = None
+    mdev_type: Label | None = None
+    tags: Tags = {}
 
 
 class DeviceRequest(Model):
