@@ -79,3 +79,13 @@ def merged(placements: Iterable[Placement]) -> Counters:
             if amount > total.get(name, 0):
                 total[name] = amount
     return total
+
+
+def beside(occupancy: Occupancy, holder: UUID, placement: Placement) -> Occupancy:
+    """A copy in which a further placement is taken: what others decided together with it must see."""
+    copy = Occupancy(dict(occupancy.used), dict(occupancy.pinned), dict(occupancy.held))
+    for name, amount in placement.charge.items():
+        copy.used[name] = copy.used.get(name, 0) + amount
+    copy.pinned.update(dict.fromkeys(placement.pins, holder))
+    copy.held.update(dict.fromkeys(placement.devices, holder))
+    return copy

@@ -1,8 +1,4 @@
-"""What the engine needs of the world: a broker, and hypervisors.
-
-The ledger is not behind a port of its own: the engine is the road to it, and
-its transaction is the heart of :mod:`worker.engine.commit`.
-"""
+"""What the engine needs of the world: a broker, hypervisors, and the ledger."""
 
 from __future__ import annotations
 
@@ -10,12 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
     from uuid import UUID
 
     from schemas import Inventory
-
-DomainState = Literal["absent", "shut_off", "running"]
+    from worker.accounting.instances import Instance
+    from worker.accounting.post import Posting
+    from worker.accounting.view import DomainState, View
 
 
 class HypervisorUnreachable(Exception):  # noqa: N818 - a state of the world, not a mistake
@@ -28,6 +27,21 @@ class HypervisorUnreachable(Exception):  # noqa: N818 - a state of the world, no
 
 class BrokerUnavailable(Exception):  # noqa: N818 - a state of the world, not a mistake
     """The broker is away or did not confirm in time; what was sent may or may not have arrived."""
+
+
+class LedgerUnavailable(Exception):  # noqa: N818 - a state of the world, not a mistake
+    """The database is away, or refused for the time being; whether a commit happened is not known."""
+
+
+class LedgerRaced(Exception):  # noqa: N818 - a state of the world, not a mistake
+    """Another worker changed what this transaction stands on: run it again on what is there now.
+
+    ``nodes`` names further nodes that must be locked from the start.
+    """
+
+    def __init__(self, detail: str, nodes: Iterable[str] = ()) -> None:
+        super().__init__(detail)
+        self.nodes = frozenset(nodes)
 
 
 @dataclass(slots=True)
@@ -97,9 +111,12 @@ class Broker(Protocol):
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Mark deliveries as finished; each channel acknowledges up to its highest finished tag without a gap."""
 
+    async def yield_shards(self, shards: Iterable[int]) -> None:
+        """Queue up again behind the other consumers of these shards, with no order broken."""
+
 
 class Hypervisors(Protocol):
-    """libvirt, as the engine sees it. Every method may raise :class:`HypervisorUnreachable`."""
+    """libvirt, as the engine sees it. What asks may raise :class:`HypervisorUnreachable`."""
 
     def refusal(self, uri: str) -> str | None:
         """Why this address may not be opened; ``None`` if it may."""
@@ -111,3 +128,151 @@ class Hypervisors(Protocol):
         """Whether the instance's domain exists and runs."""
 
 
+@dataclass(slots=True)
+class Wanted:
+    """What a batch touches. Of nodes in ``members``, every instance that holds something there is loaded too."""
+
+    nodes: set[str] = field(default_factory=set)
+    instances: set[UUID] = field(default_factory=set)
+    commands: list[UUID] = field(default_factory=list)
+    members: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A command that was seen before: what it was, and what was answered."""
+
+    fingerprint: UUID
+    status: Literal["applied", "rejected", "parked", "dead"]
+    kind: str
+    node: str
+    outcome: str
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a transaction found, under lock. ``now`` is the database's time."""
+
+    view: View
+    known: dict[UUID, Known]
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The row that makes a command's id unique and holds its outcome."""
+
+    command: UUID
+    fingerprint: UUID
+    kind: str
+    status: str
+    node: str
+    instance: UUID | None
+    received_at: datetime
+    codes: tuple[str, ...]
+    reply_to: str | None
+    correlation_id: str | None
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A command that waits for its node's hypervisor. With ``blocking`` those behind it wait too."""
+
+    node: str
+    command: UUID
+    body: bytes
+    reply_to: str | None
+    correlation_id: str | None
+    user_id: str | None
+    received_at: datetime
+    blocking: bool
+    detail: str
+    seq: int = 0
+    parked_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Changes:
+    """Everything one batch changes.
+
+    ``postings`` come with the command they belong to. ``outbox`` names this
+    batch until all its outcomes are published. ``revived`` are commands that
+    had been put away as dead and are answered now.
+    """
+
+    answers: list[Answer] = field(default_factory=list)
+    postings: list[tuple[UUID, str, Posting]] = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
+    unparked: list[UUID] = field(default_factory=list)
+    tried: list[UUID] = field(default_factory=list)
+    revived: list[UUID] = field(default_factory=list)
+    outbox: UUID | None = None
+    published: list[UUID] = field(default_factory=list)
+
+
+class Transaction(Protocol):
+    """One transaction: load under lock, then write; leaving its context commits."""
+
+    async def load(self, wanted: Wanted) -> Loaded:
+        """Lock the nodes in order, and read what the batch touches.
+
+        Raises:
+            LedgerRaced: an instance holds something on a node that was not wanted.
+        """
+
+    async def write(self, loaded: Loaded, changes: Changes) -> None:
+        """Write the changed view and everything else that the batch changes.
+
+        Raises:
+            LedgerRaced: an instance or a command was changed by another worker.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease that ran out."""
+
+    node: str
+    instance: UUID
+    expired_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublished:
+    """Outcomes that a crash may have left unpublished."""
+
+    outbox: UUID
+    outcomes: list[Answer]
+
+
+class Ledger(Protocol):
+    """Postgres, as the engine sees it. Every method may raise :class:`LedgerUnavailable`."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction of its own."""
+
+    async def tries(self, commands: Sequence[UUID]) -> dict[UUID, int]:
+        """Count one more try of commands that were delivered before; returns how many tries there were before."""
+
+    async def due_probes(self, limit: int, *, least: float, most: float) -> list[str]:
+        """Nodes with parked commands whose hypervisor is to be asked now, and which no other worker is asking.
+
+        Asking is left to the caller for a time that doubles with each call,
+        between ``least`` and ``most`` seconds.
+        """
+
+    async def parked(self, node: str, limit: int) -> list[Parked]:
+        """The first parked commands of a node, in their order."""
+
+    async def due_leases(self, limit: int) -> list[Lease]:
+        """Leases that ran out."""
+
+    async def unpublished(self, age: float, limit: int) -> list[Unpublished]:
+        """Batches older than ``age`` seconds whose outcomes may not all be published."""
+
+    async def published(self, outboxes: Sequence[UUID]) -> None:
+        """Note that every outcome of these batches is published."""
+
+    async def addresses(self, nodes: Sequence[str]) -> dict[str, str]:
+        """The hypervisors of nodes; nodes without one are left out."""

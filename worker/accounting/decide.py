@@ -1,0 +1,73 @@
+"""One command, one decision: the guards that all kinds share, and the way to each kind's rules.
+
+A decision depends on the view, the command and the time alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from schemas import Abort, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert, Update
+from schemas.commands import InstanceCommand
+from worker.accounting.claims import abort, claim
+from worker.accounting.decision import Decision, refuse
+from worker.accounting.lifecycle import Expire, delete, expire, update
+from worker.accounting.moves import confirm, migrate, resize, revert
+from worker.accounting.nodes import put_node, remove_node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from schemas import Command
+    from worker.accounting.view import Question, View
+
+_RULES: Final[Mapping[type, Callable[..., Decision | Question]]] = {
+    NodePut: put_node,
+    NodeRemove: remove_node,
+    Claim: claim,
+    Resize: resize,
+    Migrate: migrate,
+    Confirm: confirm,
+    Revert: revert,
+    Abort: abort,
+    Update: update,
+    Delete: delete,
+    Expire: expire,
+}
+
+
+def decide(view: View, command: Command | Expire, now: datetime) -> Decision | Question:
+    """Decide one command, or say what must be asked first. Changes nothing."""
+    if command.expires_at is not None and command.expires_at <= now:
+        return refuse(command.node, "expired", f"expired at {command.expires_at.isoformat()} without being applied")
+    if isinstance(command, InstanceCommand) and (barred := _barred(view, command)) is not None:
+        return barred
+    decision = _RULES[type(command)](view, command, now)
+    if isinstance(decision, Decision) and decision.status == "parked" and command.dry_run:
+        return Decision("rejected", decision.node, decision.reasons)
+    return decision
+
+
+def _barred(view: View, command: InstanceCommand) -> Decision | None:
+    """Why a command cannot be about this instance on this node."""
+    instance = view.instances.get(command.instance)
+    if instance is not None and _stale(instance.revision, command.revision):
+        detail = f"revision {command.revision} is not above the applied {instance.revision}"
+        return refuse(command.node, "stale", detail)
+    if isinstance(command, Delete):
+        return None
+    if instance is not None and instance.deleted_at is not None:
+        return refuse(command.node, "superseded", f"instance {command.instance} was deleted")
+    homeless = instance is not None and not instance.holdings and isinstance(command, Migrate | Update)
+    if command.node not in view.nodes and not homeless:
+        return refuse(command.node, "node_unknown", f"node {command.node} is not registered")
+    if instance is None or not (instance.on(command.node) or homeless):
+        where = ", ".join(instance.nodes()) if instance is not None else ""
+        detail = f"instance {command.instance} holds nothing on {command.node}" + (f"; it does on {where}" if where else "")
+        return refuse(command.node, "instance_unknown", detail)
+    return None
+
+
+def _stale(applied: int | None, revision: int | None) -> bool:
+    return applied is not None and revision is not None and revision <= applied

@@ -1,0 +1,140 @@
+"""Posting a decision: the only place where what a node is charged changes.
+
+A decision says how instances are afterwards. What a node is charged changes by
+the difference between before and after, so that everything taken is given back
+exactly, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from schemas.commands import InstanceCommand
+from worker.accounting.nodes import apply_settings
+from worker.accounting.state import merged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from schemas import Command
+    from worker.accounting.decision import Decision
+    from worker.accounting.instances import Instance
+    from worker.accounting.state import Counters, Occupancy, Placement
+    from worker.accounting.view import View
+
+_Key = TypeVar("_Key", int, str)
+
+
+class DoubleUseError(Exception):
+    """A CPU or a device was about to be given twice. A decision that gets here is a bug; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One line of the ledger: how one instance changed what one node is charged.
+
+    ``pins`` and ``devices`` are those the instance holds on the node afterwards.
+    """
+
+    node: str
+    instance: Instance
+    deltas: Counters
+    used_after: Counters
+    pins: frozenset[int]
+    devices: frozenset[str]
+
+
+def post(view: View, command: Command, decision: Decision) -> list[Posting]:
+    """Make a decision the view's state; returns what changed, in order.
+
+    Raises:
+        DoubleUseError: the decision would give a CPU or device twice.
+    """
+    postings: list[Posting] = []
+    touched: set[str] = set()
+    if decision.settings is not None:
+        apply_settings(view, decision.settings)
+        touched.add(decision.node)
+    for after in decision.instances:
+        before = view.instances.get(after.id)
+        stored = _stamped(command, before, after)
+        view.instances[after.id] = stored
+        for name in dict.fromkeys([*(before.nodes() if before else ()), *after.nodes()]):
+            posting = _charge(view, name, before, stored)
+            if posting is not None:
+                postings.append(posting)
+                touched.add(name)
+    for name, count in (decision.failed_builds or {}).items():
+        if name in view.nodes and view.nodes[name].failed_builds != count:
+            view.nodes[name].failed_builds = count
+            touched.add(name)
+    if decision.removed is not None:
+        view.nodes[decision.removed].removed = True
+    for name in touched:
+        view.nodes[name].generation += 1
+    return postings
+
+
+def _stamped(command: Command, before: Instance | None, after: Instance) -> Instance:
+    """The new version of an instance, with the command's revision where it names the instance."""
+    revision = after.revision
+    if isinstance(command, InstanceCommand) and command.revision is not None:
+        revision = command.revision
+    return replace(after, version=(before.version if before else 0) + 1, revision=revision)
+
+
+def _charge(view: View, name: str, before: Instance | None, after: Instance) -> Posting | None:
+    old = before.placements_on(name) if before is not None else []
+    new = after.placements_on(name)
+    if old == new:
+        return None
+    occupancy = view.nodes[name].occupancy
+    pins, devices = _all_pins(new), _all_devices(new)
+    moved = _mark(occupancy.pinned, after.id, _all_pins(old), pins)
+    moved |= _mark(occupancy.held, after.id, _all_devices(old), devices)
+    deltas = _shift(occupancy, old, new)
+    if not deltas and not moved:
+        return None
+    used = occupancy.used
+    return Posting(name, after, deltas, {counter: used.get(counter, 0) for counter in deltas}, pins, devices)
+
+
+def _shift(occupancy: Occupancy, old: Sequence[Placement], new: Sequence[Placement]) -> Counters:
+    """Charge the difference; counters that fall to nothing are dropped."""
+    was, will = merged(old), merged(new)
+    used = occupancy.used
+    deltas: Counters = {}
+    for counter in was.keys() | will.keys() if was else will:
+        delta = will.get(counter, 0) - was.get(counter, 0)
+        if delta:
+            deltas[counter] = delta
+            left = used.pop(counter, 0) + delta
+            if left:
+                used[counter] = left
+    return deltas
+
+
+def _mark(holders: dict[_Key, UUID], holder: UUID, old: frozenset[_Key], new: frozenset[_Key]) -> bool:
+    """Note what an instance holds alone now; says whether that changed."""
+    if old == new:
+        return False
+    for key in new - old:
+        if key in holders:
+            raise DoubleUseError(f"{key} is held by {holders[key]} and was about to be given to {holder}")
+    for key in old - new:
+        del holders[key]
+    for key in new - old:
+        holders[key] = holder
+    return True
+
+
+def _all_pins(placements: Sequence[Placement]) -> frozenset[int]:
+    if len(placements) == 1:
+        return placements[0].pins
+    return frozenset[int]().union(*(placement.pins for placement in placements))
+
+
+def _all_devices(placements: Sequence[Placement]) -> frozenset[str]:
+    return frozenset(address for placement in placements for address in placement.devices)
