@@ -1,0 +1,221 @@
+"""The few AMQP 0-9-1 frames that every message costs, as bytes.
+
+A message that comes in and its outcome that goes out are five frames in and
+three out. The client library spends most of a message's time on taking these
+apart into objects; here they are read and written by hand. Everything else of
+the protocol is left to the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from struct import Struct
+from struct import error as StructError  # noqa: N812 - an exception, named like one
+from typing import TYPE_CHECKING, Final
+
+from pamqp.decode import field_table
+from pamqp.exceptions import PAMQPException
+
+if TYPE_CHECKING:
+    from worker.engine.ports import Outgoing
+
+METHOD: Final = 1
+HEADER: Final = 2
+BODY: Final = 3
+END: Final = b"\xce"
+HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00" + END
+
+FRAME_HEAD: Final = Struct(">BHI")
+FRAME_OVERHEAD: Final = FRAME_HEAD.size + len(END)
+
+BLOCKED: Final = b"\x00\x0a\x00\x3c"
+UNBLOCKED: Final = b"\x00\x0a\x00\x3d"
+CANCEL: Final = b"\x00\x3c\x00\x1e"
+DELIVER: Final = b"\x00\x3c\x00\x3c"
+ACK: Final = b"\x00\x3c\x00\x50"
+NACK: Final = b"\x00\x3c\x00\x78"
+
+_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
+_TAG_AND_BITS: Final = Struct(">QB")
+_CONTENT_HEAD: Final = Struct(">HHQH")
+_ACK_FRAME: Final = Struct(">BHI4sQBc")
+_LONG: Final = Struct(">I")
+
+_CONTENT_CLASS: Final = 60
+_HAS_TYPE: Final = 1 << 15
+_HAS_HEADERS: Final = 1 << 13
+_HAS_MODE: Final = 1 << 12
+_HAS_CORRELATION: Final = 1 << 10
+_HAS_MESSAGE_ID: Final = 1 << 7
+_JSON_TYPE: Final = b"\x10application/json"
+_PERSISTENT: Final = b"\x02"
+_SHORT_MAX: Final = 255
+
+# The properties of a message in their order on the wire, with the bit that says they are there.
+_PROPERTIES: Final = (
+    (_HAS_TYPE, "content_type"),
+    (1 << 14, "content_encoding"),
+    (_HAS_HEADERS, "headers"),
+    (_HAS_MODE, ""),
+    (1 << 11, ""),
+    (_HAS_CORRELATION, "correlation_id"),
+    (1 << 9, "reply_to"),
+    (1 << 8, "expiration"),
+    (_HAS_MESSAGE_ID, "message_id"),
+    (1 << 6, "timestamp"),
+    (1 << 5, "type"),
+    (1 << 4, "user_id"),
+)
+_TIMESTAMP_BYTES: Final = 8
+
+
+class Headers(Mapping[str, object]):
+    """A message's headers, decoded when somebody first looks; a table that cannot be decoded is empty."""
+
+    __slots__ = ("_raw", "_table")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._table: dict[str, object] | None = None
+
+    def _decoded(self) -> dict[str, object]:
+        if self._table is None:
+            try:
+                self._table = dict(field_table(self._raw)[1])
+            except (PAMQPException, StructError, ValueError, IndexError):
+                self._table = {}
+        return self._table
+
+    def __getitem__(self, key: str) -> object:
+        return self._decoded()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded())
+
+    def __len__(self) -> int:
+        return len(self._decoded())
+
+
+NO_HEADERS: Final[Mapping[str, object]] = Headers(b"\x00\x00\x00\x00")
+
+
+@dataclass(slots=True)
+class Properties:
+    """What a message says about itself beside its body; only what this product looks at."""
+
+    headers: Mapping[str, object] = field(default_factory=lambda: NO_HEADERS)
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    message_id: str | None = None
+    user_id: str | None = None
+
+
+@dataclass(slots=True)
+class Message:
+    """A delivered message; ``origin`` holds the names of its exchange and routing key, not yet taken apart."""
+
+    tag: int
+    redelivered: bool
+    origin: bytes
+    properties: Properties
+    body: bytes
+
+    def exchange_and_key(self) -> tuple[str, str]:
+        """Where the message was published to."""
+        cut = 1 + self.origin[0]
+        exchange = self.origin[1:cut]
+        key = self.origin[cut + 1 : cut + 1 + self.origin[cut]]
+        return exchange.decode(errors="replace"), key.decode(errors="replace")
+
+
+def read_deliver(data: bytes, start: int, stop: int) -> tuple[int, bool, bytes]:
+    """Delivery tag, whether redelivered, and origin of a ``basic.deliver`` method."""
+    at = start + 5 + data[start + 4]
+    tag, bits = _TAG_AND_BITS.unpack_from(data, at)
+    return tag, bool(bits & 1), data[at + _TAG_AND_BITS.size : stop]
+
+
+def read_confirm(data: bytes, start: int) -> tuple[int, bool]:
+    """Publish number and ``multiple`` of a ``basic.ack`` or ``basic.nack`` method."""
+    tag, bits = _TAG_AND_BITS.unpack_from(data, start + 4)
+    return tag, bool(bits & 1)
+
+
+def read_content_header(data: bytes, start: int, stop: int) -> tuple[int, Properties]:
+    """Body size in bytes, and properties; properties that cannot be read are taken as absent."""
+    _, _, size, flags = _CONTENT_HEAD.unpack_from(data, start)
+    try:
+        return size, _read_properties(data, start + _CONTENT_HEAD.size, stop, flags)
+    except (StructError, IndexError):
+        return size, Properties()
+
+
+def _read_properties(data: bytes, at: int, stop: int, flags: int) -> Properties:
+    properties = Properties()
+    for bit, name in _PROPERTIES:
+        if not flags & bit:
+            continue
+        if name == "headers":
+            end = at + 4 + _LONG.unpack_from(data, at)[0]
+            if end > at + 4:
+                properties.headers = Headers(data[at:end])
+        elif not name:
+            end = at + 1
+        elif name == "timestamp":
+            end = at + _TIMESTAMP_BYTES
+        else:
+            end = at + 1 + data[at]
+            if name in Properties.__slots__:
+                setattr(properties, name, data[at + 1 : end].decode(errors="replace"))
+        at = end
+        if at > stop:
+            raise IndexError
+    return properties
+
+
+def ack_frame(channel: int, tag: int) -> bytes:
+    """``basic.ack`` of everything up to and including ``tag``."""
+    return _ACK_FRAME.pack(METHOD, channel, 13, ACK, tag, 1, END)
+
+
+def publish_frames(channel: int, message: Outgoing, frame_max: int) -> bytes:
+    """A persistent JSON message as method, header and body frames.
+
+    A routing key longer than AMQP's 255 bytes is cut there: a node's name alone may be that long.
+    """
+    method = b"".join((_PUBLISH, _short(message.exchange), _short(message.routing_key), b"\x00"))
+    flags = _HAS_TYPE | _HAS_MODE
+    properties = [_JSON_TYPE, _PERSISTENT]
+    if message.headers:
+        flags |= _HAS_HEADERS
+        properties.insert(1, _table(message.headers))
+    if message.correlation_id is not None:
+        flags |= _HAS_CORRELATION
+        properties.append(_short(message.correlation_id))
+    if message.message_id is not None:
+        flags |= _HAS_MESSAGE_ID
+        properties.append(_short(message.message_id))
+    body = message.body
+    header = _CONTENT_HEAD.pack(_CONTENT_CLASS, 0, len(body), flags) + b"".join(properties)
+    room = frame_max - FRAME_OVERHEAD
+    parts = [_frame(METHOD, channel, method), _frame(HEADER, channel, header)]
+    parts += [_frame(BODY, channel, body[at : at + room]) for at in range(0, len(body), room)]
+    return b"".join(parts)
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return FRAME_HEAD.pack(kind, channel, len(payload)) + payload + END
+
+
+def _short(text: str) -> bytes:
+    raw = text.encode()[:_SHORT_MAX]
+    return bytes((len(raw),)) + raw
+
+
+def _table(headers: Mapping[str, str]) -> bytes:
+    fields = b""
+    for name, value in headers.items():
+        raw = value.encode()
+        fields += _short(name) + b"S" + _LONG.pack(len(raw)) + raw
+    return _LONG.pack(len(fields)) + fields
