@@ -1,0 +1,113 @@
+# Sourced by the scripts in deploy/: brings a bare Debian or Ubuntu machine to where the project can run.
+# shellcheck shell=bash
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+python=$project/.venv/bin/python
+
+# libvirt-python is built against the machine's libvirt; RabbitMQ comes with its Erlang.
+BASE_PACKAGES=(ca-certificates gcc libc6-dev libvirt-dev pkg-config rabbitmq-server)
+# Real guests without a daemon: libvirt's QEMU driver loaded into the worker.
+HYPERVISOR_PACKAGES=(libvirt-daemon-driver-qemu qemu-system-x86)
+
+say() { printf '%s\n' "$*" >&2; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        say "This needs root or sudo: $*"
+        return 1
+    fi
+}
+
+is_installed() {
+    [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# Installs what is missing of the packages named, without starting or enabling any service of theirs.
+ensure_packages() {
+    local missing=() package
+    for package in "$@"; do
+        is_installed "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    say "Installing ${missing[*]}"
+    local policy=/usr/sbin/policy-rc.d made_policy=
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod 755 $policy
+        made_policy=yes
+    fi
+    local status=0
+    as_root apt-get update --quiet=2 -o DPkg::Lock::Timeout=300 &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends \
+            -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${missing[@]}" >&2 || status=$?
+    [ -n "$made_policy" ] && as_root rm -f $policy
+    # The package switches its node on for the next boot; the project runs one of its own.
+    if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" rabbitmq-server "* ]]; then
+        as_root systemctl disable --quiet rabbitmq-server.service epmd.socket epmd.service || true
+    fi
+    return $status
+}
+
+is_recent() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# Prints the Python to make the environment from: the system's where it is recent enough.
+find_python() {
+    local candidate path
+    for candidate in /usr/bin/python3 python3.13 python3.12 python3.11 python3; do
+        path=$(command -v "$candidate") || continue
+        if is_recent "$path"; then
+            printf '%s\n' "$path"
+            return
+        fi
+    done
+    return 1
+}
+
+# A Python that can make environments and build extensions.
+ensure_python() {
+    local found version
+    if ! found=$(find_python); then
+        ensure_packages python3
+        found=$(find_python) || { ensure_packages python3.11; found=$(find_python); }
+    fi
+    case $found in
+        /usr/bin/*)
+            version=$("$found" -c 'import sys; print("python3.%d" % sys.version_info[1])')
+            ensure_packages "$version-venv" "$version-dev"
+            ;;
+    esac
+}
+
+# Makes .venv what uv.lock says; a fraction of a second when it is already.
+ensure_environment() {
+    local lock uv_version
+    exec {lock}<"$project/uv.lock"
+    flock "$lock"
+    if [ ! -x "$project/.venv/bin/uv" ]; then
+        say "Creating .venv"
+        uv_version=$(sed -n '/^name = "uv"$/{n;s/^version = "\(.*\)"$/\1/p}' "$project/uv.lock")
+        "$(find_python)" -m venv "$project/.venv"
+        "$python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+    fi
+    env -u VIRTUAL_ENV UV_PROJECT_ENVIRONMENT="$project/.venv" UV_PYTHON_DOWNLOADS=never \
+        "$project/.venv/bin/uv" sync --quiet --frozen --all-extras --project "$project"
+    exec {lock}<&-
+}
+
+# Everything the project runs on; more packages may be named.
+ensure_project() {
+    ensure_packages "${BASE_PACKAGES[@]}" "$@"
+    ensure_python
+    ensure_environment
+}
+
+# The private servers; arguments as for deploy/stack.
+stack() {
+    PYTHONPATH=$project PYTHONDONTWRITEBYTECODE=1 "$python" -m deploy.lib.stack "$@"
+}
