@@ -155,3 +155,73 @@ JOIN nodeledger.instance AS i ON i.id = a.instance
 CROSS JOIN LATERAL jsonb_each_text(a.charge) AS c
 WHERE strpos(c.key, '/') = 0 AND i.project IS NOT NULL
 GROUP BY i.project, i.user_id, c.key;
+
+CREATE VIEW nodeledger.instance_view AS
+SELECT i.id AS instance, i.project, i.user_id, i.state, i.task, i.os_type, i.revision, i.move, i.deleted_at
+FROM nodeledger.instance AS i;
+
+CREATE VIEW nodeledger.node_detail_view AS
+SELECT
+    n.name AS node,
+    p.policy,
+    p.inventory,
+    p.capacity,
+    (
+        SELECT coalesce(jsonb_object_agg(x.counter, x.amount), '{}')
+        FROM unnest(n.counters, n.used) AS x (counter, amount)
+    ) AS counters,
+    n.parked
+FROM nodeledger.node AS n
+JOIN nodeledger.node_profile AS p ON p.node_id = n.id;
+
+-- How many instances of a node share a property. io_workload counts those that
+-- keep its disks busy; failed_builds counts builds that failed in a row.
+CREATE VIEW nodeledger.node_statistics AS
+WITH resident AS (
+    SELECT DISTINCT a.node_id, a.instance FROM nodeledger.allocation AS a
+)
+SELECT n.name AS node, s.property, s.value, count(*) AS amount
+FROM resident AS r
+JOIN nodeledger.node AS n ON n.id = r.node_id
+LEFT JOIN nodeledger.instance AS i ON i.id = r.instance
+CROSS JOIN LATERAL (
+    VALUES
+    ('instances', NULL),
+    ('state', coalesce(i.state, 'none')),
+    ('task', coalesce(i.task, 'none')),
+    ('project', coalesce(i.project, 'none')),
+    ('os_type', coalesce(i.os_type, 'none')),
+    ('io_workload', CASE WHEN
+        i.state = 'building'
+        OR i.task IN (
+            'resize_migrating', 'resize_prep', 'rebuilding', 'image_snapshot', 'image_backup', 'rescuing', 'unshelving'
+        )
+        THEN 'busy' END)
+) AS s (property, value)
+WHERE s.property <> 'io_workload' OR s.value IS NOT NULL
+GROUP BY n.name, s.property, s.value
+UNION ALL
+SELECT n.name, 'failed_builds', NULL, n.failed_builds
+FROM nodeledger.node AS n;
+
+-- One row for each line of the ledger. pins and devices are those held after it.
+CREATE VIEW nodeledger.history_view AS
+SELECT
+    e.seq,
+    e.at,
+    e.node,
+    e.instance,
+    e.project,
+    e.user_id,
+    e.command,
+    e.kind,
+    e.counters,
+    e.deltas,
+    e.used_after,
+    coalesce(e.pins, '{}') AS pins,
+    coalesce(e.devices, '{}') AS devices
+FROM nodeledger.entry AS e;
+
+CREATE VIEW nodeledger.parked_view AS
+SELECT c.seq, c.node, c.command, c.received_at, c.parked_at, octet_length(c.body) AS size_bytes
+FROM nodeledger.parked_command AS c;

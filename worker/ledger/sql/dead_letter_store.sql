@@ -8,8 +8,10 @@ SELECT
 FROM unnest(
     $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::bytea[], $9::text[],
     $10::bigint[]
-) AS l (digest, reason, detail, fingerprint, node, kind, command, body, headers, attempts)
-ORDER BY l.digest, l.reason
+) WITH ORDINALITY AS l (
+    digest, reason, detail, fingerprint, node, kind, command, body, headers, attempts, ordinal
+)
+ORDER BY l.ordinal
 ON CONFLICT (digest, reason) DO UPDATE SET
     detail = excluded.detail,
     fingerprint = excluded.fingerprint,

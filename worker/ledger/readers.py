@@ -1,0 +1,268 @@
+"""What the ledger says now, for the command line and the read API.
+
+Everything is read through views, so a connection of the read-only role will do.
+Amounts are integers; the unit is in the resource's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from pydantic_core import from_json
+
+from worker.ledger.statements import Connection, statement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import asyncpg
+
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceUsage:
+    """One resource: ``free`` is negative where the capacity shrank below the use."""
+
+    total: int
+    reserved: int
+    capacity: int
+    used: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node at a glance. ``reachable`` is ``None`` where no hypervisor was asked yet."""
+
+    node: str
+    hypervisor: str | None
+    enabled: bool
+    reachable: bool | None
+    generation: int
+    observed_at: datetime | None
+    instances: int
+    failed_builds: int
+    usage: Mapping[str, ResourceUsage]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAllocation:
+    """What one instance is charged on one node in one role."""
+
+    instance: UUID
+    node: str
+    role: str
+    project: str | None
+    user_id: str | None
+    vcpus: int
+    pcpus: int
+    memory_mib: int
+    disk_mib: int
+    custom: Mapping[str, int]
+    assignment: Mapping[str, object]
+    claimed_at: datetime
+    lease_expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedCpu:
+    """A host CPU that belongs to one instance alone."""
+
+    cpu: int
+    instance: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDevice:
+    """A device. ``state`` is ``available``, ``held``, ``shared``, ``hidden`` or ``gone``."""
+
+    address: str
+    vendor: str | None
+    product: str | None
+    type: str | None
+    cell: int | None
+    parent: str | None
+    state: str
+    instance: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """How many instances of a node share a property's value."""
+
+    property: str
+    value: str | None
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDetail:
+    """Everything known of a node. ``counters`` are all that are kept, those of cells and of device types included."""
+
+    node: Node
+    policy: Mapping[str, object]
+    inventory: Mapping[str, object] | None
+    counters: Mapping[str, int]
+    parked: int
+    allocations: Sequence[HeldAllocation]
+    pinned_cpus: Sequence[PinnedCpu]
+    devices: Sequence[NodeDevice]
+    statistics: Sequence[Statistic]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceDetail:
+    """An instance and what it holds. ``move`` names its open move; ``deleted_at`` marks a tombstone."""
+
+    instance: UUID
+    project: str | None
+    user_id: str | None
+    state: str | None
+    task: str | None
+    os_type: str | None
+    revision: int | None
+    move: str | None
+    deleted_at: datetime | None
+    allocations: Sequence[HeldAllocation]
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectUsage:
+    """What one user of a project is charged of one resource."""
+
+    project: str
+    user_id: str | None
+    resource: str
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutcome:
+    """The stored answer to a command."""
+
+    command: UUID
+    kind: str
+    status: str
+    node: str
+    instance: UUID | None
+    received_at: datetime
+    at: datetime
+    codes: Sequence[str]
+    outcome: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedCommand:
+    """A command that waits for its node's hypervisor."""
+
+    seq: int
+    node: str
+    command: UUID
+    received_at: datetime
+    parked_at: datetime
+    size_bytes: int
+
+
+async def nodes(
+    connection: Connection, *, names: Sequence[str] | None = None, after: str = "", limit: int = 1000
+) -> list[Node]:
+    """At most ``limit`` nodes whose name sorts after ``after``, in the order of their names."""
+    return [_node(row) for row in await connection.fetch(statement("show_nodes"), after, names, limit)]
+
+
+async def node(connection: Connection, name: str) -> NodeDetail | None:
+    """Everything about one node; ``None`` if there is none of that name."""
+    found = await nodes(connection, names=[name])
+    detail = await connection.fetchrow(statement("show_node"), name)
+    if not found or detail is None:
+        return None
+    return NodeDetail(
+        node=found[0],
+        policy=from_json(detail["policy"]),
+        inventory=_json(detail["inventory"]),
+        counters=from_json(detail["counters"]),
+        parked=detail["parked"],
+        allocations=await allocations(connection, node=name),
+        pinned_cpus=await _rows(connection, PinnedCpu, "show_pinned_cpus", name),
+        devices=await _rows(connection, NodeDevice, "show_devices", name),
+        statistics=await _rows(connection, Statistic, "show_statistics", name),
+    )
+
+
+async def allocations(
+    connection: Connection, *, node: str | None = None, instance: UUID | None = None
+) -> list[HeldAllocation]:
+    """What is held on a node, or by an instance."""
+    return await _rows(connection, HeldAllocation, "show_allocations", node, instance)
+
+
+async def instance(connection: Connection, identity: UUID) -> InstanceDetail | None:
+    """One instance, deleted or not; ``None`` if it was never claimed or is forgotten."""
+    row = await connection.fetchrow(statement("show_instance"), identity)
+    if row is None:
+        return None
+    return InstanceDetail(**row, allocations=await allocations(connection, instance=identity))
+
+
+async def fleet_usage(connection: Connection) -> dict[str, ResourceUsage]:
+    """Every resource summed over all nodes."""
+    rows = await connection.fetch(statement("show_fleet_usage"))
+    return {resource: ResourceUsage(*amounts) for resource, *amounts in (row.values() for row in rows)}
+
+
+async def project_usage(connection: Connection, project: str | None = None) -> list[ProjectUsage]:
+    """What projects are charged by user and resource."""
+    return await _rows(connection, ProjectUsage, "show_project_usage", project)
+
+
+async def outcomes(
+    connection: Connection,
+    *,
+    command: UUID | None = None,
+    node: str | None = None,
+    instance: UUID | None = None,
+    status: str | None = None,
+    limit: int = 100,
+) -> list[StoredOutcome]:
+    """Stored outcomes, the newest first. Only a command's own is found by an index; the rest reads back in time."""
+    return await _rows(connection, StoredOutcome, "show_outcomes", command, node, instance, status, limit)
+
+
+async def outcome(connection: Connection, command: UUID) -> StoredOutcome | None:
+    """The stored outcome of one command."""
+    found = await outcomes(connection, command=command, limit=1)
+    return found[0] if found else None
+
+
+async def parked(
+    connection: Connection, *, node: str | None = None, after: int = 0, limit: int = 1000
+) -> list[ParkedCommand]:
+    """Commands that wait for a hypervisor, in their order."""
+    return await _rows(connection, ParkedCommand, "show_parked", after, node, limit)
+
+
+_DOCUMENTS = frozenset({"custom", "assignment", "outcome"})
+
+
+async def _rows(connection: Connection, kind: type[_Row], name: str, *arguments: object) -> list[_Row]:
+    """A statement's rows as dataclasses with the same fields in the same order."""
+    documents = {place for place, field in enumerate(fields(kind)) if field.name in _DOCUMENTS}  # type: ignore[arg-type]
+    rows = await connection.fetch(statement(name), *arguments)
+    return [
+        kind(*(_json(value) if place in documents else value for place, value in enumerate(row.values())))
+        for row in rows
+    ]
+
+
+def _node(row: asyncpg.Record) -> Node:
+    values = dict(row)
+    usage = from_json(values.pop("usage"))
+    return Node(**values, usage={resource: ResourceUsage(**amounts) for resource, amounts in usage.items()})
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else from_json(text)

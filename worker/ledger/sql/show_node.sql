@@ -1,0 +1,1 @@
+SELECT d.policy, d.inventory, d.counters, d.parked FROM nodeledger.node_detail_view AS d WHERE d.node = $1;
