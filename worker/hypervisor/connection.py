@@ -1,0 +1,199 @@
+"""The one place that calls libvirt, which has no types of its own. Every method blocks: call them in a thread."""
+
+from __future__ import annotations
+
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any, Final
+
+import libvirt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+_LOST: Final = frozenset({
+    libvirt.VIR_ERR_INTERNAL_ERROR,
+    libvirt.VIR_ERR_NO_CONNECT,
+    libvirt.VIR_ERR_INVALID_CONN,
+    libvirt.VIR_ERR_SYSTEM_ERROR,
+    libvirt.VIR_ERR_RPC,
+})  # fmt: skip
+_TRANSPORT: Final = frozenset({libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_STREAMS})
+_GONE: Final = frozenset({
+    libvirt.VIR_ERR_NO_DOMAIN,
+    libvirt.VIR_ERR_NO_NODE_DEVICE,
+    libvirt.VIR_ERR_NO_STORAGE_POOL,
+})  # fmt: skip
+_UNSUPPORTED: Final = frozenset({
+    libvirt.VIR_ERR_NO_SUPPORT,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+    libvirt.VIR_ERR_INVALID_ARG,
+    libvirt.VIR_ERR_NO_CONNECT,
+})  # fmt: skip
+_ASSIGNABLE: Final = (
+    libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV
+    | libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_MDEV_TYPES
+    | libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_MDEV
+)
+_KEEPALIVE_SECONDS: Final = 5
+_KEEPALIVE_COUNT: Final = 3
+_DETAIL_LENGTH: Final = 300
+
+
+class CallFailed(Exception):  # noqa: N818 - what happened, as the port's own exceptions are named
+    """libvirt answered with an error; the message is libvirt's, shortened and printable."""
+
+
+class ConnectionLost(CallFailed):
+    """The connection is dead, or was never made: only a new one can help."""
+
+
+class NodeDeviceHandle:
+    """A node device whose description has not been read yet."""
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+        self.name: str = device.name()
+
+    def description(self) -> str | None:
+        """Return its XML; ``None`` if it is gone."""
+        return _text(_unless(_GONE, self._device.XMLDesc, 0))
+
+
+class Connection:
+    """An open connection. Methods raise :class:`ConnectionLost` or :class:`CallFailed`.
+
+    What a driver does not support comes back as ``None`` or as nothing.
+    """
+
+    def __init__(self, uri: str) -> None:
+        prepare()
+        try:
+            self._connection = libvirt.open(uri)
+        except libvirt.libvirtError as error:
+            raise ConnectionLost(_detail(error)) from None
+        # Local drivers have no keepalive; remote ones break a silent connection by themselves with it.
+        _unless(None, self._connection.setKeepAlive, _KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
+        self.driver: str = _call(self._connection.getType)
+
+    def close(self) -> None:
+        """Close the connection, dead or alive."""
+        _unless(None, self._connection.close)
+
+    def capabilities(self) -> str:
+        """Return the capabilities document."""
+        text: str = _call(self._connection.getCapabilities)
+        return text
+
+    def memory_and_cpus(self) -> tuple[int, int]:
+        """Return the host's memory in MiB, and how many CPUs it has."""
+        info = _call(self._connection.getInfo)
+        return int(info[1]), int(info[2])
+
+    def online_cpus(self) -> frozenset[int] | None:
+        """Return the CPUs that are online; ``None`` where the driver cannot tell."""
+        if self.driver == "TEST":
+            return None  # it answers with the same eight CPUs whatever its host has
+        found = _unless(_UNSUPPORTED, self._connection.getCPUMap, 0)
+        return None if found is None else frozenset(cpu for cpu, online in enumerate(found[1]) if online)
+
+    def expanded_cpu(self, cpu_xml: str) -> str | None:
+        """Return a host's ``<cpu>`` with the features its model implies spelled out."""
+        flags = libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES
+        return _text(_unless(None, self._connection.baselineCPU, [cpu_xml], flags))
+
+    def domain_capabilities(self) -> str | None:
+        """Return the domain capabilities document of the default emulator."""
+        return _text(_unless(None, self._connection.getDomainCapabilities, None, None, None, None, 0))
+
+    def node_devices(self) -> list[NodeDeviceHandle]:
+        """Return the devices that might be handed out or tell of such."""
+        flags = (
+            _ASSIGNABLE | libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_VDPA | libvirt.VIR_CONNECT_LIST_NODE_DEVICES_ACTIVE,
+            _ASSIGNABLE,
+            libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV,
+        )
+        for choice in flags:  # older daemons refuse flags they do not know
+            found = _unless(_UNSUPPORTED, self._connection.listAllDevices, choice)
+            if found is not None:
+                return [NodeDeviceHandle(device) for device in found]
+        return []
+
+    def storage_pools(self) -> list[str]:
+        """Return the descriptions of the active storage pools."""
+        flags = libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE
+        pools = _unless(_UNSUPPORTED, self._connection.listAllStoragePools, flags) or []
+        texts = (_text(_unless(_GONE, pool.XMLDesc, 0)) for pool in pools)
+        return [text for text in texts if text is not None]
+
+    def domain_is_active(self, uuid: UUID) -> bool | None:
+        """Say whether a domain is active (paused and crashed ones are); ``None`` if there is none of this UUID."""
+        domain = _unless(_GONE, self._connection.lookupByUUIDString, str(uuid))
+        active = None if domain is None else _unless(_GONE, domain.isActive)
+        return None if active is None else bool(active)
+
+    def domains(self) -> Iterator[tuple[str, bool]]:
+        """Yield every domain's description and whether it is active; one that goes meanwhile is left out."""
+        for domain in _call(self._connection.listAllDomains):
+            text = _text(_unless(_GONE, domain.XMLDesc, 0))
+            active = _unless(_GONE, domain.isActive)
+            if text is not None and active is not None:
+                yield text, bool(active)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except libvirt.libvirtError as error:
+        raise _failure(error) from None
+
+
+def _unless(tolerated: frozenset[int] | None, function: Callable[..., Any], *arguments: object) -> Any:
+    """Call libvirt; ``None`` if it fails in a tolerated way (``None``: in any way that leaves the connection whole)."""
+    try:
+        return function(*arguments)
+    except libvirt.libvirtError as error:
+        failure = _failure(error)
+        if isinstance(failure, ConnectionLost) or (tolerated is not None and error.get_error_code() not in tolerated):
+            raise failure from None
+        return None
+
+
+def _failure(error: libvirt.libvirtError) -> CallFailed:
+    lost = error.get_error_code() in _LOST and error.get_error_domain() in _TRANSPORT
+    return (ConnectionLost if lost else CallFailed)(_detail(error))
+
+
+def _detail(error: libvirt.libvirtError) -> str:
+    text = error.get_error_message() or str(error)
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:_DETAIL_LENGTH]
+
+
+_prepared = False
+_preparing = Lock()
+
+
+def prepare() -> None:
+    """Give libvirt its event loop and take standard error from it; once a process, before the first connection.
+
+    The loop has a thread of its own, so that keepalives do not depend on ours.
+    """
+    global _prepared  # noqa: PLW0603 - libvirt's own state is the process's
+    with _preparing:
+        if _prepared:
+            return
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        libvirt.virEventRegisterDefaultImpl()
+        Thread(target=_run_events, name="libvirt-events", daemon=True).start()
+        _prepared = True
+
+
+def _run_events() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()

@@ -1,0 +1,182 @@
+"""Node devices: which can be handed to a guest, and how they hang together."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from schemas.base import MAX_AMOUNT
+from schemas.inventory import Device
+from worker.hypervisor.documents import XmlFault, attribute, number, optional_attribute, parse, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from xml.etree.ElementTree import Element
+
+Kind = Literal["pci", "css", "mdev", "vdpa", "other"]
+
+_HEX_ID: Final = re.compile(r"0x([0-9a-f]{4})", re.IGNORECASE | re.ASCII)
+_LABEL: Final = 255
+_MAX_CELL: Final = 65_535
+_PCI_PARTS: Final = ("domain", "bus", "slot", "function")
+_BRIDGES: Final = frozenset({"pci-bridge", "cardbus-bridge"})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDevice:
+    """One libvirt node device.
+
+    ``parent`` is the name of the node device above it; ``address`` and
+    ``function_of`` (the physical function of a virtual one) are PCI addresses,
+    or a channel's address on s390x. ``mdev_types`` maps the types it can carry
+    to how many more of them it could carry now; ``mdev_type`` is the type of a
+    mediated device.
+    """
+
+    name: str
+    parent: str | None
+    kind: Kind
+    address: str = ""
+    vendor: str = "0000"
+    product: str = "0000"
+    cell: int | None = None
+    device_class: str | None = None
+    serial: str | None = None
+    physical: bool = False
+    function_of: str | None = None
+    bridge: bool = False
+    mdev_types: tuple[tuple[str, int], ...] = ()
+    mdev_type: str | None = None
+
+
+def parse_node_device(text: str) -> NodeDevice:
+    """Read one node device.
+
+    Raises:
+        XmlFault: malformed, or an address, identifier or number that cannot be.
+    """
+    element = parse(text, root="device")
+    name = text_of(element, "name") or ""
+    parent = text_of(element, "parent")
+    for capability in element.findall("capability"):
+        kind = capability.get("type")
+        try:
+            if kind == "pci":
+                return _pci(name, parent, capability)
+            if kind == "css":
+                return NodeDevice(
+                    name, parent, "css", address=_channel_address(capability), mdev_types=_mdev_types(capability)
+                )
+            if kind == "mdev":
+                chosen = capability.find("type")
+                return NodeDevice(name, parent, "mdev", mdev_type=None if chosen is None else chosen.get("id"))
+        except XmlFault as fault:
+            raise XmlFault(f"<device> {name[:64]}: {fault}") from None
+        if kind == "vdpa":
+            return NodeDevice(name, parent, "vdpa")
+    return NodeDevice(name, parent, "other")
+
+
+def _pci(name: str, parent: str | None, pci: Element) -> NodeDevice:
+    numa = pci.find("numa")
+    nested = {kind: capability for capability in pci.findall("capability") if (kind := capability.get("type"))}
+    function = nested.get("phys_function")
+    above = None if function is None else function.find("address")
+    return NodeDevice(
+        name,
+        parent,
+        "pci",
+        address=pci_address(*(number(pci.findtext(part), f"<{part}>") for part in _PCI_PARTS)),
+        vendor=_hex_id(pci, "vendor"),
+        product=_hex_id(pci, "product"),
+        cell=None if numa is None else optional_attribute(numa, "node", most=_MAX_CELL),
+        device_class=_label(text_of(pci, "class")),
+        serial=_label(text_of(nested["vpd"], "fields/serial_number")) if "vpd" in nested else None,
+        physical="virt_functions" in nested,
+        function_of=None if above is None else pci_address(*(attribute(above, part) for part in _PCI_PARTS)),
+        bridge=not _BRIDGES.isdisjoint(nested),
+        mdev_types=_mdev_types(pci),
+    )
+
+
+def pci_address(domain: int, bus: int, slot: int, function: int) -> str:
+    """Write a PCI address as Linux does.
+
+    Raises:
+        XmlFault: a part is out of its range.
+    """
+    if any(part >= 2**bits for part, bits in zip((domain, bus, slot, function), (32, 8, 5, 3), strict=True)):
+        raise XmlFault(f"<address>: {domain:x}:{bus:x}:{slot:x}.{function:x} is no PCI address")
+    return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
+
+
+def _channel_address(css: Element) -> str:
+    cssid, ssid, devno = (number(css.findtext(part), f"<{part}>", most=0xFFFF) for part in ("cssid", "ssid", "devno"))
+    return f"{cssid:x}.{ssid:x}.{devno:04x}"
+
+
+def _hex_id(pci: Element, name: str) -> str:
+    element = pci.find(name)
+    match = _HEX_ID.fullmatch("" if element is None else element.get("id", ""))
+    if match is None:
+        raise XmlFault(f"<{name}> id: not four hexadecimal digits after 0x")
+    return match[1].lower()
+
+
+def _label(text: str | None) -> str | None:
+    return text if text and len(text) <= _LABEL and text.isprintable() else None
+
+
+def _mdev_types(device: Element) -> tuple[tuple[str, int], ...]:
+    types: dict[str, int] = {}
+    for element in device.findall("capability[@type='mdev_types']/type"):
+        name = _label(element.get("id"))
+        if name is None:
+            raise XmlFault("<type> id: missing, too long or not printable")
+        types[name] = number(element.findtext("availableInstances"), f"<type id={name}> availableInstances", most=2**32)
+    return tuple(sorted(types.items()))
+
+
+def assignable_devices(nodes: Iterable[NodeDevice], cells: frozenset[int]) -> list[Device]:
+    """Return the devices that can be handed out, by address.
+
+    Bridges are left out: no guest can have them. A cell that the host does not
+    list is unknown. What a device can carry of a mediated type when it carries
+    no other is what it carries plus what it still could.
+    """
+    nodes = list(nodes)
+    carried: dict[tuple[str | None, str | None], int] = {}
+    for node in nodes:
+        if node.kind == "mdev":
+            carried[node.parent, node.mdev_type] = carried.get((node.parent, node.mdev_type), 0) + 1
+    vdpa = {node.parent for node in nodes if node.kind == "vdpa"}
+    devices: dict[str, Device] = {}
+    for node in nodes:
+        if node.kind == "css" and not node.mdev_types:
+            continue
+        if node.kind in {"pci", "css"} and not node.bridge:
+            devices[node.address] = _device(node, cells, carried, vdpa=node.name in vdpa)
+    return [devices[address] for address in sorted(devices)]
+
+
+def _device(
+    node: NodeDevice,
+    cells: frozenset[int],
+    carried: dict[tuple[str | None, str | None], int],
+    *,
+    vdpa: bool,
+) -> Device:
+    tags = {"class": node.device_class, "card_serial_number": node.serial}
+    return Device(
+        address=node.address,
+        vendor=node.vendor,
+        product=node.product,
+        type="vdpa" if vdpa else "vf" if node.function_of else "pf" if node.physical else "pci",
+        parent=node.function_of,
+        cell=node.cell if node.cell in cells or not cells else None,
+        tags={name: value for name, value in tags.items() if value is not None},
+        mdev_types={
+            name: min(available + carried.get((node.name, name), 0), MAX_AMOUNT) for name, available in node.mdev_types
+        },
+    )

@@ -1,0 +1,151 @@
+"""The hypervisors of all nodes: the public face of this package."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+from worker.engine.ports import HypervisorUnreachable
+from worker.hypervisor.addresses import DEFAULT_PATTERNS, Allowed
+from worker.hypervisor.domains import Domain, parse_domain
+from worker.hypervisor.node import NodeLink
+from worker.hypervisor.observe import Shared
+from worker.hypervisor.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from schemas.inventory import Inventory
+    from worker.hypervisor.connection import Connection
+
+T = TypeVar("T")
+
+_IDLE_SECONDS: Final = 900.0
+_SWEEP_SECONDS: Final = 60.0
+_CLOSING_SECONDS: Final = 1.0
+_LISTING_DEADLINES: Final = 6
+
+
+def _unobserved(_call: str, _result: str, _seconds: float) -> None:
+    pass
+
+
+class Hypervisors:
+    """Asks hypervisors through libvirt, never longer than a deadline and never one node twice at once.
+
+    A node that fails is left alone for a while that grows from 1 s to 30 s;
+    meanwhile, and as long as a call to it has not returned, asking it fails at
+    once. ``threads`` bounds the calls of normal speed that run at once,
+    ``hung_threads`` how many threads may be lost in calls that do not return.
+    ``observe`` is told of every call: its name, ``ok`` or ``unreachable``, and
+    how long it took, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        allowed: Sequence[str] = DEFAULT_PATTERNS,
+        deadline_seconds: float = 5.0,
+        threads: int = 64,
+        hung_threads: int = 1024,
+        observe: Callable[[str, str, float], None] = _unobserved,
+    ) -> None:
+        self._allowed = Allowed(allowed)
+        self._deadline_seconds = deadline_seconds
+        self._threads = Threads(limit=threads, ceiling=threads + hung_threads)
+        self._observe = observe
+        self._shared = Shared()
+        self._links: dict[str, NodeLink] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to close connections that nobody uses any more."""
+        self._sweeper = asyncio.create_task(self._sweep(), name="hypervisor-sweeper")
+
+    async def close(self) -> None:
+        """Close all connections; nobody waits for one that hangs."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        closing = [call.answer for link in self._links.values() if (call := link.hang_up()) is not None]
+        if closing:
+            await asyncio.wait(closing, timeout=_CLOSING_SECONDS)
+        self._threads.close()
+
+    def refusal(self, uri: str) -> str | None:
+        """Why this address may not be opened; ``None`` if it may."""
+        return self._allowed.refusal(uri)
+
+    async def inventory(self, node: str, uri: str) -> Inventory:
+        """What the node has; the same object again as long as nothing changed.
+
+        Raises:
+            HypervisorUnreachable: nothing is known of it.
+        """
+        return await self._ask("inventory", node, uri, lambda link: link.reader.read)
+
+    async def domain_state(self, node: str, uri: str, instance: UUID) -> Literal["absent", "shut_off", "running"]:
+        """Whether the instance's domain exists and runs; a paused or crashed one that is not gone runs.
+
+        Raises:
+            HypervisorUnreachable: nothing is known, so nothing is proven.
+        """
+        active = await self._ask("domain_state", node, uri, lambda _: lambda opened: opened.domain_is_active(instance))
+        if active is None:
+            return "absent"
+        return "running" if active else "shut_off"
+
+    async def domains(self, node: str, uri: str) -> list[Domain]:
+        """Every domain of the node, within six deadlines since each is read by itself.
+
+        Raises:
+            HypervisorUnreachable: nothing is known of it.
+        """
+        return await self._ask("domains", node, uri, lambda _: _read_domains, deadlines=_LISTING_DEADLINES)
+
+    async def _ask(
+        self,
+        name: str,
+        node: str,
+        uri: str,
+        question: Callable[[NodeLink], Callable[[Connection], T]],
+        *,
+        deadlines: int = 1,
+    ) -> T:
+        link = self._link(node, uri)
+        asked_at = monotonic()
+        result = "unreachable"
+        try:
+            answer = await link.ask(question(link), deadline_seconds=deadlines * self._deadline_seconds)
+            result = "ok"
+        finally:
+            self._observe(name, result, monotonic() - asked_at)
+        return answer
+
+    def _link(self, node: str, uri: str) -> NodeLink:
+        link = self._links.get(node)
+        if link is None or link.uri != uri:
+            reason = self.refusal(uri)
+            if reason is not None:
+                raise HypervisorUnreachable(reason)
+            if link is not None:
+                link.hang_up()
+            link = self._links[node] = NodeLink(uri, self._threads, self._shared)
+        return link
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            idle_since = monotonic() - _IDLE_SECONDS
+            for node, link in [*self._links.items()]:
+                if link.last_used < idle_since and not link.busy:
+                    del self._links[node]
+                    link.hang_up()
+
+
+def _read_domains(connection: Connection) -> list[Domain]:
+    return [parse_domain(text, active=active) for text, active in connection.domains()]

@@ -1,0 +1,173 @@
+"""Threads for calls that block and may never return.
+
+A call that hangs cannot be taken back: its thread is lost until it returns.
+So calls are counted in two classes. A *quick* one is younger than a quarter of
+a second; only ``limit`` of these run at once, which keeps ten thousand healthy
+nodes from crowding the processor. A *slow* one no longer stands in anybody's
+way: another thread is started in its place, up to ``ceiling`` threads in all.
+Of these the last ``limit`` are kept for trusted calls, those to nodes that
+answered the last time; so nodes that hang again and again can never take what
+the healthy need. Threads are daemons: the process ends whatever they wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+SLOW_AFTER_SECONDS: Final = 0.25
+
+
+class DeadlinePassed(Exception):  # noqa: N818 - what happened
+    """The call did not return in time; it may still be running."""
+
+
+class NoThread(Exception):  # noqa: N818 - what happened
+    """Too many calls hang: there is no thread for this one."""
+
+
+class Call(Generic[T]):
+    """One call under way. ``finished`` turns true when its function has really returned, deadline or not."""
+
+    __slots__ = ("answer", "finished", "function", "slow", "slowing", "started")
+
+    def __init__(self, function: Callable[[], T], answer: asyncio.Future[T]) -> None:
+        self.function = function
+        self.answer = answer
+        self.started = False
+        self.slow = False
+        self.finished = False
+        self.slowing: asyncio.TimerHandle | None = None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for the answer any more while the function still runs."""
+        return self.answer.done() and not self.finished
+
+
+class Threads:
+    """The threads, started as they are needed. All methods belong to the event loop's thread."""
+
+    def __init__(self, *, limit: int, ceiling: int) -> None:
+        self._limit = limit
+        self._ceiling = max(ceiling, 2 * limit)
+        self._jobs: SimpleQueue[Call[object] | None] = SimpleQueue()
+        self._waiting: tuple[deque[Call[object]], deque[Call[object]]] = (deque(), deque())
+        self._alive = 0
+        self._running = 0
+        self._quick = 0
+        self._closed = False
+
+    @property
+    def running(self) -> int:
+        """How many threads are in a call, those past their deadline included."""
+        return self._running
+
+    def submit(self, function: Callable[[], T], *, trusted: bool) -> Call[T]:
+        """Start a call as soon as it may, trusted ones first.
+
+        Raises:
+            NoThread: so many calls hang that this one could not be started.
+        """
+        if self._closed or self._running >= self._room(trusted=trusted):
+            raise NoThread
+        call = Call(function, asyncio.get_running_loop().create_future())
+        self._waiting[0 if trusted else 1].append(call)
+        self._start_waiting()
+        return call
+
+    async def result(self, call: Call[T], *, deadline_seconds: float) -> T:
+        """Wait for a call's answer.
+
+        Raises:
+            DeadlinePassed: it took longer, and may still be running.
+            NoThread: no thread became free for it, and it will not be run.
+        """
+        expiry = asyncio.get_running_loop().call_later(deadline_seconds, _expire, call)
+        try:
+            return await call.answer
+        finally:
+            expiry.cancel()
+
+    def close(self) -> None:
+        """Let idle threads end, and busy ones when they return; nobody waits for them."""
+        self._closed = True
+        for _ in range(self._alive):
+            self._jobs.put(None)
+
+    def _room(self, *, trusted: bool) -> int:
+        return self._ceiling if trusted else self._ceiling - self._limit
+
+    def _start_waiting(self) -> None:
+        for trusted, queue in ((True, self._waiting[0]), (False, self._waiting[1])):
+            while queue and self._quick < self._limit and self._running < self._room(trusted=trusted):
+                call = queue.popleft()
+                if call.answer.done():
+                    call.finished = True
+                    continue
+                call.started = True
+                call.slowing = asyncio.get_running_loop().call_later(SLOW_AFTER_SECONDS, self._is_slow, call)
+                self._quick += 1
+                self._running += 1
+                if self._running > self._alive:
+                    self._spawn()
+                self._jobs.put(call)
+
+    def _spawn(self) -> None:
+        self._alive += 1
+        work = (self._jobs, asyncio.get_running_loop(), self._returned)
+        Thread(target=_work, args=work, name=f"hypervisor-{self._alive}", daemon=True).start()
+
+    def _is_slow(self, call: Call[T]) -> None:
+        call.slow = True
+        self._quick -= 1
+        self._start_waiting()
+
+    def _returned(self, call: Call[T], result: T | None, error: BaseException | None) -> None:
+        call.finished = True
+        self._running -= 1
+        if not call.slow:
+            self._quick -= 1
+            if call.slowing is not None:
+                call.slowing.cancel()
+        if not call.answer.done():
+            if error is None:
+                call.answer.set_result(result)  # type: ignore[arg-type]
+            else:
+                call.answer.set_exception(error)
+        if self._alive - self._running > self._limit and not self._closed:
+            self._alive -= 1
+            self._jobs.put(None)
+        self._start_waiting()
+
+
+def _expire(call: Call[T]) -> None:
+    if not call.answer.done():
+        call.answer.set_exception(DeadlinePassed() if call.started else NoThread())
+
+
+def _work(
+    jobs: SimpleQueue[Call[object] | None],
+    loop: asyncio.AbstractEventLoop,
+    returned: Callable[[Call[object], object, BaseException | None], None],
+) -> None:
+    while (call := jobs.get()) is not None:
+        result: object = None
+        error: BaseException | None = None
+        try:
+            result = call.function()
+        except BaseException as raised:  # noqa: BLE001 - it belongs to whoever waits for the answer
+            error = raised
+        try:
+            loop.call_soon_threadsafe(returned, call, result, error)
+        except RuntimeError:
+            return  # the loop is gone, and with it everybody who waited
+        del call, result, error
