@@ -1,0 +1,94 @@
+"""Keeping house: old rows leave in small portions, and the ledger's next months are made ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from worker.ledger.dead_letters import resolve
+from worker.ledger.statements import statement
+
+if TYPE_CHECKING:
+    import asyncpg
+
+_MONTHS_AHEAD: Final = 2
+_NODES_AT_ONCE: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long rows are kept; at least a day.
+
+    ``commands`` is how long an id is recognised, ``tombstones`` how long a
+    deleted instance is. Dead letters go only once they are resolved or
+    discarded. Entries go by whole months and are carried forward into one line
+    for each instance that holds something; ``None`` keeps them all.
+    """
+
+    commands: timedelta = timedelta(days=30)
+    tombstones: timedelta = timedelta(days=90)
+    dead_letters: timedelta = timedelta(days=90)
+    attempts: timedelta = timedelta(days=7)
+    entries: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many rows left, of each kind, and what was done beside it."""
+
+    commands: int
+    tombstones: int
+    dead_letters: int
+    resolved: int
+    portions_carried: int
+    months_made: int
+    months_dropped: int
+
+
+async def keep_house(pool: asyncpg.Pool, retention: Retention | None = None, *, portion: int = 1000) -> Swept:
+    """Let everything go that is past its retention.
+
+    Each portion is a transaction of its own, so that it may stop, be stopped or
+    run beside another at any point.
+
+    Raises:
+        asyncpg.PostgresError, OSError: as :mod:`worker.ledger.errors` tells apart.
+    """
+    kept = retention or Retention()
+    made = await pool.fetchval(statement("prepare_entry_months"), _MONTHS_AHEAD)
+    await pool.execute(statement("purge_attempts"), kept.attempts)
+    carried, dropped = await _let_entries_go(pool, kept.entries)
+    return Swept(
+        commands=await _purge(pool, "purge_commands", kept.commands, portion),
+        tombstones=await _purge(pool, "purge_tombstones", kept.tombstones, portion),
+        dead_letters=await _purge(pool, "purge_dead_letters", kept.dead_letters, portion),
+        resolved=await _resolve_all(pool, portion),
+        portions_carried=carried,
+        months_made=made,
+        months_dropped=dropped,
+    )
+
+
+async def _purge(pool: asyncpg.Pool, name: str, age: timedelta, portion: int) -> int:
+    total = 0
+    while gone := await pool.fetchval(statement(name), age, portion):
+        total += gone
+    return total
+
+
+async def _resolve_all(pool: asyncpg.Pool, portion: int) -> int:
+    total = 0
+    async with pool.acquire() as connection:
+        while resolved := await resolve(connection, portion):
+            total += resolved
+    return total
+
+
+async def _let_entries_go(pool: asyncpg.Pool, age: timedelta | None) -> tuple[int, int]:
+    if age is None:
+        return 0, 0
+    portions, after = 0, ""
+    while after := await pool.fetchval(statement("carry_entries"), age, after, _NODES_AT_ONCE):
+        portions += 1
+    return portions, await pool.fetchval(statement("drop_entry_months"), age)

@@ -1,0 +1,1 @@
+SELECT nodeledger.drop_entry_months(now() - $1::interval);

@@ -1,0 +1,1 @@
+SELECT nodeledger.prepare_entry_months($1);

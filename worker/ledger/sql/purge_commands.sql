@@ -1,0 +1,1 @@
+SELECT nodeledger.purge_commands(now() - $1::interval, $2);

@@ -1,0 +1,1 @@
+SELECT nodeledger.purge_tombstones(now() - $1::interval, $2);
