@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from worker.telemetry.http import StatusServer
+from worker.telemetry.metrics import Metrics
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+async def base(problems: list[str], metrics: Metrics) -> AsyncIterator[str]:
+    server = StatusServer(metrics.registry, lambda: problems)
+    port = await server.start("127.0.0.1", 0)
+    yield f"http://127.0.0.1:{port}"
+    await server.close()
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_readiness_follows_the_problems_and_liveness_does_not(base: str, problems: list[str]) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{base}/readyz") as ready:
+            assert (ready.status, await ready.json()) == (200, {"ready": True, "problems": []})
+        problems.append("the database does not answer")
+        async with session.get(f"{base}/readyz") as unready:
+            assert (unready.status, await unready.json()) == (503, {"ready": False, "problems": problems})
+        async with session.get(f"{base}/livez") as alive:
+            assert alive.status == 200
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
+async def test_metrics_are_given_in_the_form_that_is_asked_for(base: str, metrics: Metrics, accept: str) -> None:
+    metrics.took(7)
+    async with aiohttp.ClientSession(headers={"Accept": accept}) as session, session.get(f"{base}/metrics") as page:
+        assert page.headers["Content-Type"].startswith(accept.partition(";")[0])
+        assert "nodeledger_commands_received_total 7.0" in await page.text()
+
+
+async def test_the_port_in_use_is_written_for_those_who_asked_for_any(tmp_path: Path, metrics: Metrics) -> None:
+    server = StatusServer(metrics.registry, list)
+    port = await server.start("127.0.0.1", 0, tmp_path / "port")
+    assert {file.name: file.read_text() for file in files(tmp_path)} == {"port": f"{port}\n"}
+    await server.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_a_port_that_is_taken_is_an_error_that_leaves_nothing_open(base: str, metrics: Metrics) -> None:
+    server = StatusServer(metrics.registry, list)
+    with pytest.raises(OSError, match="address"):
+        await server.start("127.0.0.1", int(base.rpartition(":")[2]))
+    await server.close()

@@ -1,0 +1,111 @@
+"""Structured logs on standard error: JSON lines for programs, coloured ones for people, and never a password."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from structlog.typing import FilteringBoundLogger, Processor
+
+_CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#\"'<>]*@")
+_NAMED_SECRET: Final = re.compile(
+    r"(?i)\b(password|passwd|passphrase|secret|token)(\\?[\"']?\s*[=:]\s*\\?[\"']?)[^\s\"'&,;\\]+"
+)
+_CHATTY: Final = ("aio_pika", "aiormq", "aiohttp.access", "asyncio", "asyncpg")
+
+
+def redact(text: str) -> str:
+    """The text without the user and password of any address in it, and without named secrets."""
+    return _NAMED_SECRET.sub(r"\1\2***", _CREDENTIALS.sub(r"\1***@", text))
+
+
+def configure_logging(
+    level: str = "info", style: Literal["json", "console"] = "json", stream: TextIO | None = None
+) -> None:
+    """Send the logs of this program and of its libraries to ``stream`` (standard error), one form for all.
+
+    Every line carries its time in UTC, its level, its logger, and what
+    :func:`log_context` holds. Libraries are heard from ``warning`` on, or from
+    ``debug`` on where that is the level.
+    """
+    output = stream or sys.stderr
+    lowest = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        _named,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last = _rendering(style, colors=output.isatty())
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
+        logger_factory=lambda name="": _Lines(output, name),
+        cache_logger_on_first_use=False,
+    )
+    _bridge(output, lowest, [*shared, structlog.stdlib.ExtraAdder()], last)
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """A logger whose lines carry its name."""
+    return cast("FilteringBoundLogger", structlog.get_logger(name))
+
+
+def log_context(**fields: object) -> AbstractContextManager[Any]:
+    """Within it, every line of this task carries these fields: ``command``, ``node``, ``instance`` and the like."""
+    return bound_contextvars(**{name: str(value) for name, value in fields.items() if value is not None})
+
+
+class _Lines:
+    """Writes finished lines. A log that cannot be written must not stop the work."""
+
+    def __init__(self, output: TextIO, name: str) -> None:
+        self._output = output
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            self._output.write(line + "\n")
+            self._output.flush()
+
+    log = debug = info = warning = error = critical = exception = fatal = msg
+
+
+def _rendering(style: str, *, colors: bool) -> list[Processor]:
+    if style == "console":
+        return [structlog.dev.ConsoleRenderer(colors=colors), _redacted]
+    trace = structlog.processors.format_exc_info
+    return [trace, structlog.processors.JSONRenderer(ensure_ascii=False, default=str), _redacted]
+
+
+def _redacted(_logger: object, _method: str, line: Any) -> str:
+    return redact(line)
+
+
+def _named(logger: Any, _method: str, event: Any) -> Any:
+    record = event.get("_record")
+    event["logger"] = logger.name if record is None else record.name
+    return event
+
+
+def _bridge(output: TextIO, lowest: int, before: list[Processor], last: list[Processor]) -> None:
+    """Let the libraries' lines go the same way."""
+    remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=[remove, *last]))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(lowest)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.DEBUG if lowest <= logging.DEBUG else logging.WARNING)
+    logging.captureWarnings(capture=True)
+    logging.raiseExceptions = False

@@ -1,0 +1,144 @@
+"""What a worker counts and measures, for Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from typing import TYPE_CHECKING, Final, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+
+from worker.telemetry.histogram import BatchHistogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+
+class Answered(Protocol):
+    """An answer, as far as it is counted."""
+
+    @property
+    def kind(self) -> str:
+        """The command's kind."""
+
+    @property
+    def status(self) -> str:
+        """The outcome's status."""
+
+    @property
+    def codes(self) -> Sequence[str]:
+        """The codes of the outcome's reasons."""
+
+
+class Metrics:
+    """The metrics of one worker, in a registry of their own.
+
+    Methods are for the hot path and take a whole batch. Everything else is
+    counted on the public metric itself. A gauge that costs something to know is
+    given a function (``set_function``), which is called when the page is read.
+    """
+
+    def __init__(self, version: str = "") -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._gauge("info", "The running version.", "version").labels(version).set(1)
+        self._road()
+        self._waiting()
+        self._servers()
+
+    def _road(self) -> None:
+        self.received = self._counter("commands_received", "Messages taken from command queues.")
+        self.redelivered = self._counter("commands_redelivered", "Messages the broker had delivered before.")
+        self.duplicates = self._counter("commands_duplicate", "Commands whose id had been answered before.")
+        self.outcomes = self._counter("outcomes", "Outcomes committed.", "kind", "status")
+        self.rejections = self._counter("rejections", "Reasons of rejected commands.", "code")
+        self.dead = self._counter("commands_dead", "Messages put into the dead letters.", "reason")
+        self.batch_commands = self._batches("batch_commands", "Commands in one transaction.", _SIZES)
+        self.batch_nodes = self._batches("batch_nodes", "Nodes in one transaction.", _SIZES)
+        self.commit_seconds = self._batches("commit_seconds", "Duration of one transaction.", _SECONDS)
+        self.batch_retries = self._counter("batch_retries", "Batches run again.", "cause")
+        self.to_commit_seconds = self._batches("receipt_to_commit_seconds", "From receipt to commit.", _SECONDS)
+        self.to_outcome_seconds = self._batches(
+            "receipt_to_outcome_seconds", "From receipt to the broker's confirm of the outcome.", _SECONDS
+        )
+        self.published = self._counter("outcomes_published", "Outcomes the broker confirmed.")
+        self.stale_acks = self._counter("stale_acknowledgements", "Acknowledgements for channels that were gone.")
+
+    def _waiting(self) -> None:
+        self.lanes = self._gauge("lanes", "Nodes with commands waiting in this worker.")
+        self.waiting = self._gauge("waiting_commands", "Commands received and not yet committed.")
+        self.deepest_lane = self._gauge("deepest_lane_commands", "Commands waiting for the busiest node.")
+        self.oldest_waiting_seconds = self._gauge("oldest_waiting_seconds", "Age of the oldest waiting command.")
+        self.outbox = self._gauge("outbox_commands", "Outcomes committed and not yet published.")
+        self.outbox_lag_seconds = self._gauge("outbox_lag_seconds", "Age of the oldest unpublished outcome.")
+        self.outbox_swept = self._counter("outbox_swept", "Outcomes published by the sweeper.")
+        self.parked = self._gauge("parked_commands", "Commands waiting for their hypervisor.")
+        self.parked_nodes = self._gauge("parked_nodes", "Nodes with commands waiting for their hypervisor.")
+        self.leases_expired = self._counter("leases_expired", "Leases that ran out.")
+        self.drift = self._counter("drift", "Differences an audit found.", "kind")
+        self.archived = self._counter("dead_letters_archived", "Dead letters moved from the queue to the database.")
+
+    def _servers(self) -> None:
+        self.hypervisor_seconds = Histogram(
+            "nodeledger_hypervisor_call_seconds",
+            "Duration of a call to a hypervisor.",
+            ("call", "result"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.hypervisors_unreachable = self._gauge("hypervisors_unreachable", "Nodes whose hypervisor does not answer.")
+        self.hypervisor_calls_stuck = self._gauge("hypervisor_calls_stuck", "Calls past their deadline still running.")
+        self.shards_held = self._gauge("shards_held", "Shards this worker is the active consumer of.")
+        self.broker_connects = self._counter("broker_connects", "Connections to the broker opened.", "role")
+        self.broker_losses = self._counter("broker_losses", "Connections to the broker lost.", "role")
+        self.broker_blocked = self._gauge("broker_blocked", "1 while the broker takes no messages from us.")
+        self.database_losses = self._counter("database_losses", "Times the database did not answer.")
+        self.database_up = self._gauge("database_up", "1 while the database answers.")
+
+    def took(self, messages: int, redelivered: int = 0) -> None:
+        """Count messages taken from the queues."""
+        self.received.inc(messages)
+        if redelivered:
+            self.redelivered.inc(redelivered)
+
+    def committed(self, answers: Iterable[Answered], *, nodes: int, seconds: float, ages: Sequence[float]) -> None:
+        """Count one transaction.
+
+        ``seconds`` is how long it took. ``ages`` gives, for each command in it,
+        the seconds from receipt to commit.
+        """
+        outcomes: Tally[tuple[str, str]] = Tally()
+        codes: Tally[str] = Tally()
+        for answer in answers:
+            outcomes[answer.kind, answer.status] += 1
+            if answer.codes:
+                codes.update(answer.codes)
+        for (kind, status), count in outcomes.items():
+            self.outcomes.labels(kind, status).inc(count)
+        for code, count in codes.items():
+            self.rejections.labels(code).inc(count)
+        self.batch_commands.observe(len(ages))
+        self.batch_nodes.observe(nodes)
+        self.commit_seconds.observe(seconds)
+        self.to_commit_seconds.observe_all(ages)
+
+    def answered(self, ages: Sequence[float]) -> None:
+        """Count outcomes the broker confirmed; ``ages`` are the seconds from receipt until then."""
+        self.published.inc(len(ages))
+        self.to_outcome_seconds.observe_all(ages)
+
+    def asked_hypervisor(self, call: str, result: str, seconds: float) -> None:
+        """Count one call to a hypervisor; ``result`` is ``ok``, ``failed``, ``deadline`` or ``refused``."""
+        self.hypervisor_seconds.labels(call, result).observe(seconds)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"nodeledger_{name}", documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(f"nodeledger_{name}", documentation, labels, registry=self.registry)
+
+    def _batches(self, name: str, documentation: str, bounds: Sequence[float]) -> BatchHistogram:
+        return BatchHistogram(f"nodeledger_{name}", documentation, bounds, self.registry)
