@@ -71,7 +71,10 @@ async def upgrade(connection: Connection) -> list[str]:
 
 
 async def check(connection: Connection) -> list[str]:
-    """What is wrong with the schema, the roles and their privileges, each with what mends it; empty if nothing is."""
+    """What is wrong with the schema, the roles and their privileges, each with what mends it; empty if nothing is.
+
+    The worker's timeouts are not looked at: every worker puts them right when it connects.
+    """
     problems = []
     if connection.get_server_version().major * 10_000 < _BUILT_FOR:
         problems.append("the server is older than PostgreSQL 15: upgrade it")
@@ -86,10 +89,6 @@ async def check(connection: Connection) -> list[str]:
     ]
     if missing := await roles.missing_roles(connection):
         return problems + [f"role {role} is missing: run `CREATE ROLE {role} LOGIN` as a superuser" for role in missing]
-    problems += [
-        f"the worker's timeouts differ: start a worker once, or run `{command}` as a superuser"
-        for command in await roles.setting_differences(connection)
-    ]
     problems += [
         f"privileges differ: run `nodeledger db upgrade`, or `{command}`"
         for command in await roles.grant_differences(connection)

@@ -97,7 +97,7 @@ CROSS JOIN LATERAL (
         coalesce(v.address, h.address) AS address,
         v.vendor,
         v.product,
-        v.type,
+        CASE WHEN v.address IS NOT NULL THEN coalesce(v.type, 'pci') END AS type,
         v.cell,
         v.parent,
         v.address IS NOT NULL AS reported,
