@@ -1,0 +1,87 @@
+"""The tree of commands, and how any of them ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated, Final
+
+import typer
+
+from worker.cli import console, database, dead, doctor, faults, history, instance, node, send, topology, usage, verify
+
+_DESCRIPTION: Final = (
+    "The resource ledger of a fleet of hypervisors. Every setting is an environment variable NODELEDGER_…, and so is "
+    "every flag: NODELEDGER_<COMMAND>_<FLAG>."
+)
+
+
+def build() -> typer.Typer:
+    """Put the commands together. Help has boxes and colours only on a terminal."""
+    app = typer.Typer(
+        name="nodeledger",
+        help=_DESCRIPTION,
+        epilog=faults.STATUSES,
+        rich_markup_mode="rich" if sys.stdout.isatty() else None,
+        context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "NODELEDGER"},
+    )
+    app.callback()(_root)
+    app.command("worker")(_worker)
+    app.add_typer(database.app, name="db")
+    app.add_typer(topology.app, name="topology")
+    app.command("send")(send.send)
+    app.add_typer(node.app, name="node")
+    app.add_typer(instance.app, name="instance")
+    app.command("usage")(usage.usage)
+    app.command("history")(history.history)
+    app.command("verify")(verify.verify)
+    app.add_typer(dead.app, name="dead")
+    app.command("doctor")(doctor.doctor)
+    return app
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status. Errors become one line on standard error."""
+    try:
+        status = build()(arguments or sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say to it
+        return faults.FINDING
+    except (KeyboardInterrupt, typer.Abort):
+        return faults.INTERRUPTED
+    except Exception as error:  # whatever it is, it is told in one line
+        if _debugging():
+            raise
+        told = faults.explain(error)
+        console.note(f"nodeledger: {told.text}")
+        return told.status
+    return status if isinstance(status, int) else faults.OK
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print_line(f"nodeledger {version('nodeledger')}")
+        raise typer.Exit
+
+
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["NODELEDGER_DEBUG"] = "1"
+
+
+def _worker() -> None:
+    """Run one worker until SIGTERM."""
+    from worker.cli.worker import run as run_worker
+
+    raise typer.Exit(run_worker() or faults.OK)
+
+
+def _debugging() -> bool:
+    return os.environ.get("NODELEDGER_DEBUG", "").lower() in {"1", "true", "yes", "on"}

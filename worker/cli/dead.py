@@ -1,0 +1,280 @@
+"""``nodeledger dead``: the archive of messages that could not be applied."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from worker.cli import console
+from worker.cli.connect import broker, run, writing
+from worker.cli.faults import FINDING, OK, USAGE, CommandError
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from worker.cli.replay import Forecast
+    from worker.ledger.dead_letters import Letter, LetterFilter
+
+app = typer.Typer(help="List, show, replay and discard dead letters.")
+
+Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="The letters' numbers.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(help="Only letters of this reason, such as misrouted.")]
+Node = Annotated[str | None, typer.Option(help="Only letters for this node.")]
+Kind = Annotated[str | None, typer.Option(help="Only letters of this kind of command.")]
+Group = Annotated[str | None, typer.Option(help="Only letters with this fingerprint, or with that of this letter.")]
+Everything = Annotated[bool, typer.Option("--all", help="All letters that are open.")]
+Actor = Annotated[str | None, typer.Option(help="Who is written down as having done it; the user and host if unset.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at the most.")]
+
+_LETTER_COLUMNS: Final = "#id reason node kind command state #attempts:times first_seen:first_seen detail"
+_GROUP_COLUMNS: Final = "#letters #nodes reason #example first_seen:first_seen last_seen:last_seen fingerprint:group"
+
+
+@app.command("list")
+def list_(
+    reason: Reason = None,
+    node: Node = None,
+    kind: Kind = None,
+    group: Group = None,
+    groups: Annotated[bool, typer.Option("--groups", help="One line for each cause instead of each letter.")] = False,
+    settled: Annotated[bool, typer.Option("--settled", help="Also letters resolved or discarded.")] = False,
+    limit: Limit = 1000,
+    as_json: console.JsonFlag = False,
+) -> None:
+    """List dead letters in the order they came, or their causes."""
+    if groups:
+        run(_list_groups(settled=settled, as_json=as_json))
+    else:
+        run(_list(_Selection(None, reason, node, kind, group), settled=settled, limit=limit, as_json=as_json))
+
+
+@app.command()
+def show(
+    id: Annotated[int, typer.Argument(help="The letter's number.", show_default=False)],
+    as_json: console.JsonFlag = False,
+) -> None:
+    """Show one letter: why it is here, what was done with it, its headers and its body."""
+    run(_show(id, as_json=as_json))
+
+
+@app.command()
+def replay(
+    ids: Ids = None,
+    reason: Reason = None,
+    node: Node = None,
+    kind: Kind = None,
+    group: Group = None,
+    everything: Everything = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what each would do.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also letters that were replayed before.")] = False,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="How many a second at the most.")] = None,
+    actor: Actor = None,
+    as_json: console.JsonFlag = False,
+) -> None:
+    """Send letters again, in order, to the shards their nodes have today.
+
+    Letters that would only come back are left where they are; exit status 1
+    if that befell one given by its number, or if there is none of that number.
+    """
+    selection = _Selection(ids, reason, node, kind, group)
+    selection.insist(everything=everything)
+    work = _Replaying(selection, again=again, as_json=as_json)
+    run(work.foretell() if dry_run else work.send(rate, actor or _whoami()))
+    raise typer.Exit(FINDING if ids and (work.left or work.missing) else OK)
+
+
+@app.command()
+def discard(
+    ids: Ids = None,
+    reason: Reason = None,
+    node: Node = None,
+    kind: Kind = None,
+    group: Group = None,
+    everything: Everything = False,
+    actor: Actor = None,
+    as_json: console.JsonFlag = False,
+) -> None:
+    """Give letters up: they are kept until their retention ends, and neither listed nor replayed."""
+    selection = _Selection(ids, reason, node, kind, group)
+    selection.insist(everything=everything)
+    discarded = run(_discard(selection, actor or _whoami()))
+    console.print_document({"discarded": discarded}, as_json=as_json)
+    raise typer.Exit(FINDING if ids and discarded < len(set(ids)) else OK)
+
+
+class _Selection:
+    """The letters a command line means."""
+
+    def __init__(
+        self, ids: list[int] | None, reason: str | None, node: str | None, kind: str | None, group: str | None
+    ) -> None:
+        self.ids = tuple(ids) if ids else None
+        self._parts = (reason, node, kind)
+        self._group = group
+
+    def insist(self, *, everything: bool) -> None:
+        """Refuse a command line that names nothing."""
+        if not (self.ids or any(self._parts) or self._group or everything):
+            raise CommandError("say which letters: their numbers, --reason, --node, --kind, --group or --all", USAGE)
+
+    async def filter(self, pool: asyncpg.Pool, *, settled: bool = False) -> LetterFilter:
+        """The filter; a group may be named by one of its letters."""
+        from worker.ledger import dead_letters
+
+        group = self._group
+        if group is not None and group.isdecimal():
+            async with pool.acquire() as connection:
+                example = await dead_letters.find(connection, int(group))
+            if example is None:
+                raise CommandError(f"there is no letter {group} to name a group")
+            group = example.fingerprint
+        states = None if settled else dead_letters.UNSETTLED
+        return dead_letters.LetterFilter(self.ids, states, *self._parts, group)
+
+
+class _Replaying:
+    """One run of ``dead replay``; ``left`` letters would only come back, ``missing`` ones do not exist."""
+
+    def __init__(self, selection: _Selection, *, again: bool, as_json: bool) -> None:
+        self._selection = selection
+        self._again = again
+        self._as_json = as_json
+        self._rows: list[dict[str, object]] = []
+        self.left = 0
+        self.missing = 0
+
+    async def foretell(self) -> None:
+        """Tell what each letter would do."""
+        from worker.cli.replay import forecasts
+
+        async with writing() as pool:
+            which = await self._selection.filter(pool)
+            async for page in forecasts(pool, which, again=self._again):
+                self._take(page)
+            await self._look_for_missing(pool)
+        console.print_rows(self._rows, "#id node kind reason verdict text:what_it_would_do", as_json=self._as_json)
+
+    async def send(self, rate: float | None, actor: str) -> None:
+        """Send the letters again."""
+        from worker.cli.replay import Replay, forecasts
+        from worker.cli.send import stored_shards
+        from worker.cli.sending import Sender
+
+        sent = 0
+        async with AsyncExitStack() as stack:
+            pool = await stack.enter_async_context(writing())
+            connection = (await stack.enter_async_context(broker())).connection
+            which = await self._selection.filter(pool)
+            replaying = Replay(pool, await Sender.open(connection, await stored_shards(pool)), actor, rate)
+            advance = stack.enter_context(console.progress("replaying"))
+            async for page in forecasts(pool, which, again=self._again):
+                sent += await replaying.send(page)
+                advance(len(page))
+                self._take(page)
+            await self._look_for_missing(pool)
+        if self._as_json:
+            console.print_rows(self._rows, "id", as_json=True)
+        else:
+            for row in (row for row in self._rows if row["verdict"] == "unfit"):
+                console.note(f"{row['id']} left where it is: {row['text']}")
+        console.note(f"{sent} replayed, {self.left} left")
+
+    def _take(self, page: list[Forecast]) -> None:
+        for forecast in page:
+            letter = forecast.letter
+            told = {"id": letter.id, "node": letter.node, "kind": letter.kind, "reason": letter.reason}
+            self._rows.append({**told, "verdict": forecast.verdict, "text": forecast.text})
+            self.left += forecast.command is None
+
+    async def _look_for_missing(self, pool: asyncpg.Pool) -> None:
+        """Say of each letter given by number and not met, why."""
+        from worker.ledger import dead_letters
+
+        met = {row["id"] for row in self._rows}
+        unmet = [id_ for id_ in dict.fromkeys(self._selection.ids or ()) if id_ not in met]
+        if not unmet:
+            return
+        async with pool.acquire() as connection:
+            found = await dead_letters.select(
+                connection, dead_letters.LetterFilter(ids=tuple(unmet), states=None), limit=len(unmet)
+            )
+        states = {letter.id: letter.state for letter in found}
+        for id_ in unmet:
+            state = states.get(id_)
+            self.missing += state is None
+            console.note(
+                f"{id_}: there is no such letter" if state is None else f"{id_}: skipped, it is {state} already"
+            )
+
+
+async def _list(selection: _Selection, *, settled: bool, limit: int, as_json: bool) -> None:
+    from worker.ledger import dead_letters
+
+    async with writing() as pool:
+        which = await selection.filter(pool, settled=settled)
+        async with pool.acquire() as connection:
+            found = await dead_letters.select(connection, which, limit=limit)
+    console.print_rows((_listed(letter) for letter in found), _LETTER_COLUMNS, as_json=as_json)
+    if len(found) == limit:
+        console.note(f"the first {limit}; --limit shows more")
+
+
+async def _list_groups(*, settled: bool, as_json: bool) -> None:
+    from worker.ledger import dead_letters
+
+    async with writing() as pool, pool.acquire() as connection:
+        found = await dead_letters.groups(connection, None if settled else dead_letters.UNSETTLED)
+    console.print_rows((asdict(group) for group in found), _GROUP_COLUMNS, as_json=as_json)
+
+
+async def _show(id_: int, *, as_json: bool) -> None:
+    from worker.ledger import dead_letters
+
+    async with writing() as pool, pool.acquire() as connection:
+        letter = await dead_letters.find(connection, id_)
+        done = await dead_letters.actions(connection, id_)
+    if letter is None:
+        raise CommandError(f"there is no dead letter {id_}")
+    body = (letter.body or b"").decode("utf-8", "backslashreplace")
+    if as_json:
+        actions = [asdict(action) for action in done]
+        console.print_document(
+            {**_listed(letter), "headers": letter.headers, "body": body, "actions": actions}, as_json=True
+        )
+        return
+    console.print_document({**_listed(letter), "headers": letter.headers}, as_json=False)
+    for action in done:
+        what = f"{action.action} by {action.actor}" + (f": {action.detail}" if action.detail else "")
+        console.print_document({console.printable(action.at): what}, as_json=False)
+    console.print_line(f"\n{console.escaped(body)}")
+
+
+def _listed(letter: Letter) -> dict[str, object]:
+    shown = asdict(letter)
+    del shown["body"], shown["headers"]
+    return shown
+
+
+async def _discard(selection: _Selection, actor: str) -> int:
+    from worker.ledger import dead_letters
+
+    discarded = 0
+    async with writing() as pool:
+        which = await selection.filter(pool)
+        letters = [letter.id async for letter in dead_letters.walk(pool, which)]
+        for start in range(0, len(letters), 1000):
+            async with pool.acquire() as connection:
+                discarded += await dead_letters.mark(
+                    connection, letters[start : start + 1000], "discarded", actor=actor
+                )
+    return discarded
+
+
+def _whoami() -> str:
+    return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"

@@ -1,0 +1,135 @@
+"""Publishing commands with confirms, and waiting for their outcomes on a queue of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from aio_pika import DeliveryMode, Message
+from aio_pika.exceptions import DeliveryError, PublishError
+from pydantic import ValidationError
+
+from schemas import COMMAND_EXCHANGE, Outcome, command_key, shard_of
+from worker.cli.faults import UNREACHABLE, CommandError
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
+
+    from worker.cli.producing import Sendable
+
+WINDOW: Final = 512
+"""How many messages may be unconfirmed at once."""
+_CONFIRM_SECONDS: Final = 30.0
+
+
+class Sender:
+    """Publishes commands to their nodes' shards: persistent, mandatory, confirmed, in order."""
+
+    def __init__(self, exchange: AbstractExchange, shards: int, reply_to: str | None = None) -> None:
+        self._exchange = exchange
+        self._shards = shards
+        self._reply_to = reply_to
+
+    @classmethod
+    async def open(cls, connection: AbstractConnection, shards: int, reply_to: str | None = None) -> Sender:
+        """Open a channel of its own on the connection."""
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        return cls(await channel.get_exchange(COMMAND_EXCHANGE, ensure=False), shards, reply_to)
+
+    async def send(self, commands: Sequence[Sendable], headers: dict[str, str] | None = None) -> None:
+        """Publish commands and wait until the broker has them safely.
+
+        Raises:
+            CommandError: no queue takes them, or the broker did not confirm.
+        """
+        for start in range(0, len(commands), WINDOW):
+            window = commands[start : start + WINDOW]
+            results = await asyncio.gather(*(self._publish(each, headers) for each in window), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise _cause(result)
+
+    async def _publish(self, command: Sendable, headers: dict[str, str] | None) -> None:
+        id_ = str(command.id) if command.id else None
+        message = Message(
+            command.body,
+            content_type="application/json",
+            delivery_mode=DeliveryMode.PERSISTENT,
+            message_id=id_,
+            correlation_id=id_ if self._reply_to else None,
+            reply_to=self._reply_to,
+            headers=dict(headers or {}),
+        )
+        key = command_key(shard_of(command.node, self._shards))
+        await self._exchange.publish(message, key, mandatory=True, timeout=_CONFIRM_SECONDS)
+
+
+@dataclass(slots=True)
+class Awaited:
+    """The commands whose final outcome has not come yet, and how those that came ended."""
+
+    open: set[str] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def expect(self, ids: Sequence[str]) -> None:
+        """Wait for these too; an id that is sent twice is answered once."""
+        self.open.update(ids)
+        self.done.clear()
+
+
+class Answers:
+    """An exclusive queue, gone with the connection, to which workers send copies of the outcomes."""
+
+    def __init__(self, awaited: Awaited, show: Callable[[bytes], None], note: Callable[[str], None]) -> None:
+        self._awaited = awaited
+        self._show = show
+        self._note = note
+        self._channel: AbstractChannel | None = None
+
+    async def open(self, connection: AbstractConnection) -> str:
+        """Declare the queue and listen on it; its name."""
+        self._channel = await connection.channel(publisher_confirms=False)
+        queue = await self._channel.declare_queue(exclusive=True, auto_delete=True)
+        await queue.consume(self._take, no_ack=True)
+        return queue.name
+
+    async def _take(self, message: AbstractIncomingMessage) -> None:
+        try:
+            outcome = Outcome.model_validate_json(message.body)
+        except ValidationError:
+            self._note("ignored a message that is no outcome")
+            return
+        self._sort(str(outcome.command), outcome, message.body)
+
+    def _sort(self, id_: str, outcome: Outcome, body: bytes) -> None:
+        if id_ not in self._awaited.open:
+            return
+        self._awaited.counts[outcome.status] += 1
+        if outcome.status == "parked":
+            why = "; ".join(reason.detail for reason in outcome.reasons) or "its node's hypervisor does not answer"
+            self._note(f"{id_} on {outcome.node} is parked: {why}")
+            return
+        self._awaited.open.discard(id_)
+        if outcome.status == "dead":
+            self._note(f"{id_} on {outcome.node} is in the dead letters: see `nodeledger dead list`")
+        else:
+            self._show(body)
+        if not self._awaited.open:
+            self._awaited.done.set()
+
+
+def _cause(error: BaseException) -> BaseException:
+    if isinstance(error, PublishError):
+        return CommandError("no queue takes the command's shard: run `nodeledger topology check`")
+    if isinstance(error, DeliveryError):
+        return CommandError("the broker refused to take a command: look at its alarms and queue limits", UNREACHABLE)
+    if isinstance(error, TimeoutError):
+        return CommandError(
+            f"the broker did not confirm within {_CONFIRM_SECONDS:.0f} s: sending the same ids again is safe",
+            UNREACHABLE,
+        )
+    return error
