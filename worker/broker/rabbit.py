@@ -134,7 +134,7 @@ class RabbitBroker:
         self.publisher.detach(link)
 
     async def _attach_taking(self, link: Link) -> None:
-        await self._giving.ready(60.0)
+        await ensure(link, self._shards, declare=self._declare)
         await self.consumer.attach(link)
         if self.archiver is not None:
             await self.archiver.attach(link)

@@ -8,7 +8,6 @@ active consumer, which is what keeps a shard's order.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -74,15 +73,17 @@ async def apply(link: Link, shards: int) -> list[Finding]:
     What this user may not declare counts as right if it exists.
     """
     findings = []
+    attempts = _Attempts(link)
     for subject, step in _steps(link.server_version, shards):
-        problem = await _try(link, step, passive=False)
+        problem = await attempts.run(step, passive=False)
         if isinstance(problem, ChannelAccessRefused):
-            problem = await _try(link, step, passive=True)
+            problem = await attempts.run(step, passive=True)
         if problem is not None:
             findings.append(_explain(subject, problem))
-    if findings:
-        return findings
-    return await _bind(link, shards)
+    if not findings:
+        await attempts.run(_bindings(shards), passive=False)  # who may not bind relies on who could
+    await attempts.close()
+    return findings
 
 
 async def check(link: Link, shards: int) -> list[Finding]:
@@ -92,13 +93,17 @@ async def check(link: Link, shards: int) -> list[Finding]:
     only noticed if this user may declare it.
     """
     findings = []
+    attempts = _Attempts(link)
     for subject, step in _steps(link.server_version, shards):
-        problem = await _try(link, step, passive=True)
+        problem = await attempts.run(step, passive=True)
         if problem is None:
-            problem = await _try(link, step, passive=False)
+            problem = await attempts.run(step, passive=False)
         if problem is not None and not isinstance(problem, ChannelAccessRefused):
             findings.append(_explain(subject, problem))
-    return findings + await _stray_queue(link, shards)
+    if shards < MAX_SHARDS and await attempts.run(_queue(command_queue(shards), {}), passive=True) is None:
+        findings.append(_stray(command_queue(shards), shards))
+    await attempts.close()
+    return findings
 
 
 async def ensure(link: Link, shards: int, *, declare: bool) -> None:
@@ -131,17 +136,28 @@ def _queue(name: str, arguments: dict[str, str | int | bool]) -> Step:
     )
 
 
-async def _try(link: Link, step: Step, *, passive: bool) -> Exception | None:
-    """Run a step on a channel of its own, since a refusal closes the channel."""
-    channel = await link.scratch_channel()
-    try:
-        await step(channel, passive)
-    except (ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed) as problem:
-        return problem
-    finally:
-        with suppress(Exception):
-            await channel.close()
-    return None
+class _Attempts:
+    """Runs steps one after another, on a new channel after each refusal, since a refusal closes the channel."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channel: AbstractChannel | None = None
+
+    async def run(self, step: Step, *, passive: bool) -> Exception | None:
+        """Run a step; what the broker has against it."""
+        if self._channel is None:
+            self._channel = await self._link.scratch_channel()
+        try:
+            await step(self._channel, passive)
+        except (ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed) as problem:
+            self._channel = None
+            return problem
+        return None
+
+    async def close(self) -> None:
+        """Close the channel in use."""
+        if self._channel is not None:
+            await self._channel.close()
 
 
 def _explain(subject: str, problem: Exception) -> Finding:
@@ -153,26 +169,16 @@ def _explain(subject: str, problem: Exception) -> Finding:
     return Finding(subject, f"exists with other properties ({problem})", remedy)
 
 
-async def _bind(link: Link, shards: int) -> list[Finding]:
-    bindings = [(DEAD_QUEUE, DEAD_EXCHANGE, "")]
-    bindings += [(command_queue(shard), COMMAND_EXCHANGE, command_key(shard)) for shard in range(shards)]
-    channel = await link.scratch_channel()
-    try:
-        for queue, exchange, key in bindings:
-            await (await channel.get_queue(queue, ensure=False)).bind(exchange, key)
-    except ChannelAccessRefused:
-        return []  # who may not bind relies on who could
-    finally:
-        with suppress(Exception):
-            await channel.close()
-    return []
+def _bindings(shards: int) -> Step:
+    async def bind(channel: AbstractChannel, _passive: bool) -> None:  # noqa: FBT001 - a step's signature
+        await (await channel.get_queue(DEAD_QUEUE, ensure=False)).bind(DEAD_EXCHANGE, "")
+        for shard in range(shards):
+            queue = await channel.get_queue(command_queue(shard), ensure=False)
+            await queue.bind(COMMAND_EXCHANGE, command_key(shard))
+
+    return bind
 
 
-async def _stray_queue(link: Link, shards: int) -> list[Finding]:
-    if shards >= MAX_SHARDS:
-        return []
-    name = command_queue(shards)
-    if await _try(link, _queue(name, {}), passive=True) is not None:
-        return []
-    remedy = f"set `shards` as in the database, or delete the queues from {name} on once they are empty"
-    return [Finding(f"queue {name}", f"exists, but there are only {shards} shards", remedy)]
+def _stray(queue: str, shards: int) -> Finding:
+    remedy = f"set `shards` as in the database, or delete the queues from {queue} on once they are empty"
+    return Finding(f"queue {queue}", f"exists, but there are only {shards} shards", remedy)

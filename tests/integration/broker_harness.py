@@ -1,0 +1,80 @@
+"""A worker's broker side alone: what it is given it keeps, and what it settles is up to the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from schemas.routing import COMMAND_EXCHANGE, command_key
+from worker.broker.rabbit import RabbitBroker
+from worker.broker.session import BrokerOptions
+from worker.engine.ports import DeadLetter, Delivery, Outgoing
+
+DEADLINE_SECONDS = 30.0
+
+
+class Taker:
+    """A broker whose deliveries, and whose archived dead letters, are kept in lists."""
+
+    def __init__(self, url: str, *, shards: int = 2, settling: bool = False, archiving: bool = False) -> None:
+        self.taken: list[Delivery] = []
+        self.letters: list[DeadLetter] = []
+        self.store_failures = 0
+        self.settling = settling
+        self._changed = asyncio.Event()
+        self.broker = RabbitBroker(
+            BrokerOptions((url,), name="test"),
+            shards,
+            self._take,
+            store=self._store if archiving else None,
+            prefetch=50,
+        )
+
+    def bodies(self, shard: int = 0) -> list[int]:
+        """The numbers taken from one shard, in order."""
+        return [int(delivery.body) for delivery in self.taken if delivery.shard == shard]
+
+    async def until(self, condition: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until something taken or stored makes the condition true."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _take(self, delivery: Delivery) -> None:
+        self.taken.append(delivery)
+        if self.settling:
+            self.broker.settle([delivery])
+        self._changed.set()
+
+    async def _store(self, letters: Sequence[DeadLetter]) -> None:
+        if self.store_failures:
+            self.store_failures -= 1
+            raise ConnectionError("no database")
+        self.letters += letters
+        self._changed.set()
+
+
+@asynccontextmanager
+async def taker(url: str, *, shards: int = 2, settling: bool = False, archiving: bool = False) -> AsyncIterator[Taker]:
+    """A connected taker, closed at the end."""
+    made = Taker(url, shards=shards, settling=settling, archiving=archiving)
+    made.broker.start()
+    try:
+        await made.broker.ready(DEADLINE_SECONDS)
+        yield made
+    finally:
+        await made.broker.close()
+
+
+def commands(numbers: Sequence[int], shard: int = 0) -> list[Outgoing]:
+    """Messages for one shard whose bodies are numbers."""
+    return [Outgoing(COMMAND_EXCHANGE, command_key(shard), str(number).encode()) for number in numbers]
+
+
+async def eventually(condition: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:
+    """Wait for something of the broker's that nobody signals."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the other side is another process
+            await asyncio.sleep(0.02)
