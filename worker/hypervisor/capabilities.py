@@ -4,7 +4,7 @@ Hosts differ more than their manuals say: no cells at all (s390x), cells that
 hold memory only (CXL, HBM), cells whose CPUs are all offline, numbers with
 gaps, cores of eight threads (POWER), cores of one and of two threads side by
 side (hybrid), sockets that nobody knows (-1). What is unknown stays unknown;
-what contradicts itself is refused by name.
+what contradicts itself is refused by name: a cell twice, a CPU in two cells.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _MAX_CELLS: Final = 1024
 class HostCell:
     """One NUMA cell as described, offline CPUs included.
 
+    ``placed`` are the CPUs whose place in a core or socket is known: libvirt
+    reads it of online CPUs only.
     ``cores`` lists the sibling threads of each core, restricted to this cell.
     ``socket`` is ``None`` where it is unknown or where the cell spans several.
     ``pages`` maps a page size in KiB to the number of pages.
@@ -43,6 +45,7 @@ class HostCell:
     id: int
     socket: int | None
     cpus: frozenset[int]
+    placed: frozenset[int]
     cores: tuple[frozenset[int], ...]
     memory_kib: int
     pages: tuple[tuple[int, int], ...]
@@ -66,7 +69,8 @@ def parse_capabilities(text: str) -> HostCapabilities:
     """Read a capabilities document.
 
     Raises:
-        XmlFault: malformed, a number that cannot be, a cell or a CPU listed twice.
+        XmlFault: malformed, a number that cannot be, a cell listed twice, a CPU
+            in two cells.
     """
     host = parse(text, root="capabilities").find("host")
     if host is None:
@@ -105,12 +109,13 @@ def _cell(element: Element) -> HostCell:
     where = f"<cell id={identity}>"
     siblings: dict[int, frozenset[int]] = {}
     sockets: set[int | None] = set()
+    placed: set[int] = set()
     for cpu in element.findall("cpus/cpu"):
         index = number(cpu.get("id"), f"{where} <cpu> id", most=MAX_CPU)
-        if index in siblings:
-            raise XmlFault(f"{where} <cpu id={index}>: listed twice")
-        siblings[index] = cpu_set(cpu.get("siblings", ""), f"{where} <cpu id={index}> siblings")
-        # An offline CPU is listed without its place; it says nothing of the others' socket.
+        named = cpu_set(cpu.get("siblings", ""), f"{where} <cpu id={index}> siblings")
+        siblings[index] = siblings.get(index, frozenset()) | named
+        if len(cpu.keys()) > 1:
+            placed.add(index)
         if cpu.get("socket_id") is not None:
             sockets.add(optional_attribute(cpu, "socket_id", most=_MAX_ID))
     pages = _pages(element, where)
@@ -119,6 +124,7 @@ def _cell(element: Element) -> HostCell:
         id=identity,
         socket=sockets.pop() if len(sockets) == 1 else None,
         cpus=frozenset(siblings),
+        placed=frozenset(placed),
         cores=_cores(siblings),
         memory_kib=sum(size * total for size, total in pages) if memory is None else kibibytes(memory),
         pages=pages,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from xml.etree.ElementTree import Element
 
-Kind = Literal["pci", "css", "mdev", "vdpa", "other"]
+Kind = Literal["pci", "css", "ap_matrix", "mdev", "vdpa", "other"]
 
 _HEX_ID: Final = re.compile(r"0x([0-9a-f]{4})", re.IGNORECASE | re.ASCII)
 _LABEL: Final = 255
@@ -29,7 +29,7 @@ class NodeDevice:
 
     ``parent`` is the name of the node device above it; ``address`` and
     ``function_of`` (the physical function of a virtual one) are PCI addresses,
-    or a channel's address on s390x. ``mdev_types`` maps the types it can carry
+    or on s390x a channel's address or ``matrix``. ``mdev_types`` maps the types it can carry
     to how many more of them it could carry now; ``mdev_type`` is the type of a
     mediated device.
     """
@@ -68,6 +68,8 @@ def parse_node_device(text: str) -> NodeDevice:
                 return NodeDevice(
                     name, parent, "css", address=_channel_address(capability), mdev_types=_mdev_types(capability)
                 )
+            if kind == "ap_matrix":
+                return NodeDevice(name, parent, "ap_matrix", address="matrix", mdev_types=_mdev_types(capability))
             if kind == "mdev":
                 chosen = capability.find("type")
                 return NodeDevice(name, parent, "mdev", mdev_type=None if chosen is None else chosen.get("id"))
@@ -141,7 +143,8 @@ def _mdev_types(device: Element) -> tuple[tuple[str, int], ...]:
 def assignable_devices(nodes: Iterable[NodeDevice], cells: frozenset[int]) -> list[Device]:
     """Return the devices that can be handed out, by address.
 
-    Bridges are left out: no guest can have them. A cell that the host does not
+    Bridges are left out: no guest can have them. Devices outside PCI are
+    listed for the mediated ones they carry, with identifiers of zeros. A cell that the host does not
     list is unknown. What a device can carry of a mediated type when it carries
     no other is what it carries plus what it still could.
     """
@@ -153,9 +156,7 @@ def assignable_devices(nodes: Iterable[NodeDevice], cells: frozenset[int]) -> li
     vdpa = {node.parent for node in nodes if node.kind == "vdpa"}
     devices: dict[str, Device] = {}
     for node in nodes:
-        if node.kind == "css" and not node.mdev_types:
-            continue
-        if node.kind in {"pci", "css"} and not node.bridge:
+        if (node.kind == "pci" and not node.bridge) or (node.kind in {"css", "ap_matrix"} and node.mdev_types):
             devices[node.address] = _device(node, cells, carried, vdpa=node.name in vdpa)
     return [devices[address] for address in sorted(devices)]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from schemas.cpuset import format_cpu_set
+from schemas.cpuset import MAX_CPU, format_cpu_set
 from schemas.inventory import Cell, Inventory, Pages
 from worker.hypervisor.devices import NodeDevice, assignable_devices
 from worker.hypervisor.documents import XmlFault
@@ -48,10 +48,7 @@ def inventory_of(observation: Observation) -> Inventory:
             contract can hold.
     """
     described = observation.capabilities
-    online = observation.online
-    if online is None:
-        listed = frozenset[int]().union(*(cell.cpus for cell in described.cells))
-        online = listed or frozenset(range(observation.cpu_count))
+    online = _online(observation)
     try:
         cells = [_cell(cell, online) for cell in described.cells]
         threaded = any(len(core & online) > 1 for cell in described.cells for core in cell.cores)
@@ -69,6 +66,19 @@ def inventory_of(observation: Observation) -> Inventory:
         first = fault.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "inventory"
         raise XmlFault(f"{place}: {first['msg']}") from None
+
+
+def _online(observation: Observation) -> frozenset[int]:
+    """Return the CPUs that run; where the driver cannot tell, those whose place is known, else all there are."""
+    if observation.online is not None:
+        return observation.online
+    cells = observation.capabilities.cells
+    placed = frozenset[int]().union(*(cell.placed for cell in cells))
+    return (
+        placed
+        or frozenset[int]().union(*(cell.cpus for cell in cells))
+        or frozenset(range(min(observation.cpu_count, MAX_CPU + 1)))
+    )
 
 
 def _cell(cell: HostCell, online: frozenset[int]) -> Cell:

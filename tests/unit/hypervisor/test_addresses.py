@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+
+from worker.hypervisor.addresses import DEFAULT_PATTERNS, Allowed
+
+EMBED = "qemu:///embed?root=/srv/roots/*"
+WIDE = (*DEFAULT_PATTERNS, "qemu+tcp://127.0.0.1:*/system", "qemu+ssh://root@*/system", "test:///srv/*.xml", EMBED)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "qemu+tls://cn-017.example.org/system",
+        "qemu+tls://10.0.0.7:16514/system",
+        "qemu+tls://[2001:db8::7]/system",
+        "qemu+tls://cn-017/system?no_tty=1",
+        "qemu:///system",
+        "test:///default",
+        "qemu+tcp://127.0.0.1:16509/system",
+        "qemu+ssh://root@cn-017/system",
+        "test:///srv/node.xml",
+        "qemu:///embed?root=/srv/roots/one",
+    ],
+)
+def test_an_address_that_matches_a_pattern_may_be_opened(uri: str) -> None:
+    assert Allowed(WIDE).refusal(uri) is None
+
+
+@pytest.mark.parametrize("name", [
+    "command", "socket", "netcat", "proxy", "keyfile", "pkipath", "known_hosts", "known_hosts_verify", "sshauth",
+    "mode", "tls_priority", "no_verify", "no_sanity", "auth", "name", "root", "Command", "unheard_of",
+])  # fmt: skip
+@pytest.mark.parametrize("address", ["qemu+tls://cn-017/system", "qemu+ssh://root@cn-017/system", "qemu:///system"])
+def test_a_parameter_that_is_not_known_to_be_harmless_is_always_refused(address: str, name: str) -> None:
+    said = Allowed(WIDE).refusal(f"{address}?no_tty=1&{name}=/bin/sh")
+    assert said is not None
+    assert name in said
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "qemu",
+        "default",
+        "qemu:/system",
+        "qemu:///session",
+        "qemu+tls:///system",
+        "QEMU:///system",
+        "qemu+unix:///system",
+        "qemu+ext://cn-017/system",
+        "qemu+ssh://cn-017/system",
+        "qemu+ssh://other@cn-017/system",
+        "qemu+ssh://root@-oProxyCommand=sh/system",
+        "qemu+tls://user@cn-017/system",
+        "qemu+tls://user:secret@cn-017/system",
+        "qemu+tls://evil.example.org/x@cn-017/system",
+        "qemu+tls://evil.example.org?@cn-017/system",
+        "qemu+tls://evil.example.org#cn-017/system",
+        "qemu+tls://cn-017\\@evil/system",
+        "qemu+tls://cn-017/../system",
+        "qemu+tls://cn-017/x/system",
+        "qemu+tls://cn-017/system/",
+        "qemu+tls://cn-017/system?no_tty",
+        "qemu+tls://cn-017/system?no_tty=1&no_tty=0",
+        "qemu+tls://cn-017/system?no_tty=1;command=sh",
+        "qemu+tls://cn-017/system?no_tty=1%26command=sh",
+        "qemu+tls://cn-017/system#x",
+        "qemu+tls://cn-017/system\n",
+        " qemu:///system",
+        "qemu+tls://cn 017/system",
+        "qemu+tls://cn-017\x00/system",
+        "qemu+tls://\uff43\uff4e/system",
+        "test:///etc/passwd",
+        "test:///srv/../etc/node.xml",
+        "test:///srv/deeper/node.xml",
+        "qemu:///embed",
+        "qemu:///embed?root=/",
+        "qemu:///embed?root=/srv/roots/one/deeper",
+        "qemu:///embed?root=/srv/roots/..",
+        "qemu:///embed?root=/srv/roots/one&root=/",
+        "qemu+tls://" + "a" * 2000 + "/system",
+    ],
+)
+def test_every_other_address_is_refused(uri: str) -> None:
+    assert Allowed(WIDE).refusal(uri) is not None
+
+
+@pytest.mark.parametrize(
+    "uri", ["qemu+tcp://127.0.0.1:1/system", "qemu:///embed?root=/srv/roots/one", "test:///srv/a.xml"]
+)
+def test_what_only_an_operator_can_allow_is_refused_by_default(uri: str) -> None:
+    assert Allowed(DEFAULT_PATTERNS).refusal(uri) is not None
+
+
+def test_a_refusal_never_repeats_the_address() -> None:
+    said = Allowed(WIDE).refusal("qemu+tls://user:hunter2@cn-017/system?command=hunter2")
+    assert said is not None
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*", "qemu", "qemu+*://*/system", "qemu:///system?command=*", "qemu+ssh://*@*/system"]
+)
+def test_a_pattern_with_a_wildcard_where_none_may_be_is_a_mistake(pattern: str) -> None:
+    with pytest.raises(ValueError, match="the pattern"):
+        Allowed([pattern])
