@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from tests.integration.ledger_seed import MOVING, PINNED, SHARED, days, seed
+from tests.servers import Database
+from worker.ledger.history import HistoryFilter, history, node_at, use_over_time
+from worker.ledger.maintenance import Retention, keep_house
+from worker.ledger.pool import connect_pool
+from worker.ledger.verify import verify
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def ledger(database: Database) -> AsyncIterator[asyncpg.Pool]:
+    await seed(database.worker_url)
+    pool = await connect_pool(database.worker_url, max_size=2)
+    yield pool
+    await pool.close()
+
+
+def since(moment: datetime) -> timedelta:
+    return datetime.now(UTC) - moment
+
+
+async def partitions(pool: asyncpg.Pool) -> set[str]:
+    rows = await pool.fetch(
+        "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
+        " WHERE i.inhparent = 'nodeledger.entry'::regclass"
+    )
+    return {row["relname"] for row in rows}
+
+
+async def test_entries_are_carried_forward_and_every_sum_stays(ledger: asyncpg.Pool) -> None:
+    async with ledger.acquire() as connection:
+        before = await node_at(connection, "cn-1", days(100))
+        billed = await use_over_time(connection, "red", days(60), days(70))
+        await keep_house(ledger, Retention(entries=since(days(40))))
+        lines = await history(connection, HistoryFilter(node="cn-1"))
+        assert [line.kind for line in lines] == ["claim", "resize", "claim", "carried", "carried"]
+        assert {line.instance for line in lines if line.kind == "carried"} == {PINNED, SHARED}
+        assert await node_at(connection, "cn-1", days(100)) == before
+        assert await use_over_time(connection, "red", days(60), days(70)) == billed
+    assert [difference async for difference in verify(ledger)] == []
+
+
+async def test_carrying_twice_changes_nothing_more(ledger: asyncpg.Pool) -> None:
+    everything = Retention(entries=since(days(200)))
+    await keep_house(ledger, everything)
+    carried = await ledger.fetch("TABLE nodeledger.entry")
+    swept = await keep_house(ledger, everything)
+    assert swept.portions_carried == 0
+    assert await ledger.fetch("TABLE nodeledger.entry") == carried
+    assert [difference async for difference in verify(ledger)] == []
+
+
+async def test_months_are_made_ahead_and_leave_when_they_are_empty(ledger: asyncpg.Pool, database: Database) -> None:
+    owner = await asyncpg.connect(database.owner_url)
+    await owner.execute("CREATE TABLE nodeledger.entry_2025_05 (LIKE nodeledger.entry)")
+    await owner.execute(
+        "ALTER TABLE nodeledger.entry ATTACH PARTITION nodeledger.entry_2025_05"
+        " FOR VALUES FROM ('2025-05-01Z') TO ('2025-06-01Z')"
+    )
+    await owner.close()
+    now = datetime.now(UTC)
+    assert {"entry_2025_05", "entry_carried", "entry_rest", f"entry_{now:%Y_%m}"} < await partitions(ledger)
+    swept = await keep_house(ledger, Retention(entries=since(datetime(2025, 6, 2, tzinfo=UTC))))
+    assert swept.months_dropped == 1
+    assert "entry_2025_05" not in await partitions(ledger)
+
+
+async def test_entries_that_came_before_their_month_was_made_move_into_it(
+    ledger: asyncpg.Pool, database: Database
+) -> None:
+    owner = await asyncpg.connect(database.owner_url)
+    month = f"entry_{datetime.now(UTC):%Y_%m}"
+    await owner.execute(f"DROP TABLE nodeledger.{month}")
+    await owner.execute("UPDATE nodeledger.entry SET at = now() WHERE node = 'cn-2'")
+    assert (await keep_house(ledger)).months_made == 1
+    assert await owner.fetchval(f"SELECT count(*) FROM nodeledger.{month}") == 1
+    await owner.close()
+
+
+async def test_old_rows_leave_and_the_rest_stays(ledger: asyncpg.Pool) -> None:
+    old, young = datetime.now(UTC) - timedelta(days=31), datetime.now(UTC) - timedelta(days=29)
+    await ledger.executemany(
+        "INSERT INTO nodeledger.command (id, fingerprint, kind, status, node, received_at, at, outcome)"
+        " VALUES ($1, $1, 'claim', $3, 'cn-1', $2, $2, '{}')",
+        [(uuid4(), at, status) for at in (old, young) for status in ("applied", "rejected", "dead") for _ in range(5)],
+    )
+    await ledger.executemany(
+        "INSERT INTO nodeledger.dead_letter"
+        " (digest, reason, detail, fingerprint, body, first_seen, last_seen, state)"
+        " VALUES ($1, 'poison', '', '', '', $2, $2, $3)",
+        [(uuid4(), days(0), state) for state in ("open", "replayed", "resolved", "discarded")],
+    )
+    await ledger.execute("UPDATE nodeledger.instance SET deleted_at = $2 WHERE id = $1", MOVING, days(1))
+    swept = await keep_house(ledger, portion=3)
+    assert (swept.commands, swept.dead_letters, swept.tombstones) == (11, 2, 1)
+    assert await ledger.fetchval("SELECT count(*) FROM nodeledger.command WHERE at < $1", young) == 6
+    assert await ledger.fetchval("SELECT count(*) FROM nodeledger.instance WHERE id = $1", MOVING) == 1
+    assert await ledger.fetchval("SELECT count(*) FROM nodeledger.dead_letter") == 2
+
+
+@pytest.mark.parametrize(
+    "call", ["purge_commands(now(), 10)", "carry_entries(now(), '', 10)", "purge_commands(NULL, 1)"]
+)
+async def test_the_worker_cannot_have_young_rows_removed(ledger: asyncpg.Pool, call: str) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="younger than a day"):
+        await ledger.fetchval(f"SELECT nodeledger.{call}")
