@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.cpuset import parse_cpu_set
+from schemas.cpuset import format_cpu_set, parse_cpu_mask
+from schemas.inventory import Cell
 from worker.accounting.capacity import Capacity, Surcharge, capacity_of, surcharge_of
+from worker.accounting.cells import HostCell, host_cell, host_cells
+from worker.accounting.cpus import bits_of
+from worker.accounting.devices import Catalog, build_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +25,9 @@ class Host:
 
     ``capacity`` has the plain resources; ``ceiling`` the same capacities as
     bare numbers, for the short road through :func:`worker.accounting.place.place`.
+    ``cells`` is empty where the inventory knows of none; ``implicit`` is then
+    the whole host as one cell. With ``pack``, cells that are in use are filled
+    first. ``shared_cpus`` are all CPUs that guests may share.
     """
 
     capacity: Mapping[str, Capacity]
@@ -28,6 +35,11 @@ class Host:
     surcharge: Surcharge | None
     limits: Mapping[str, Limit]
     traits: frozenset[str]
+    cells: tuple[HostCell, ...]
+    implicit: HostCell
+    pack: bool
+    shared_cpus: str
+    catalog: Catalog
 
 
 def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
@@ -38,30 +50,40 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
     policy names it.
     """
     shared, dedicated = usable_cpus(inventory, policy)
-    capacity = _capacity(inventory, policy, len(shared), len(dedicated))
+    capacity = _capacity(inventory, policy, shared.bit_count(), dedicated.bit_count())
+    whole = Cell(id=0, cpus=inventory.cpus, memory_mib=inventory.memory_mib)
     return Host(
         capacity=capacity,
         ceiling={name: known.capacity for name, known in capacity.items()},
         surcharge=surcharge_of(policy.overhead),
         limits=dict(sorted(policy.limits.items())),
         traits=frozenset(inventory.traits) | frozenset(policy.traits),
+        cells=host_cells(inventory, policy, shared, dedicated),
+        implicit=host_cell(whole, shared, dedicated, policy),
+        pack=policy.cell_strategy == "pack",
+        shared_cpus=format_cpu_set(bits_of(shared)),
+        catalog=build_catalog(inventory, policy, observed=observed),
     )
 
 
-def usable_cpus(inventory: Inventory, policy: Policy) -> tuple[frozenset[int], frozenset[int]]:
-    """The online CPUs that guests may share, and those that may be given to one guest alone.
+def usable_cpus(inventory: Inventory, policy: Policy) -> tuple[int, int]:
+    """Masks of the online CPUs that guests may share, and of those that may be given to one guest alone.
 
-    A CPU that belongs to none of the cells cannot be dedicated: nothing is
-    known of its neighbours.
+    With neither set in the policy, all are shared; with the dedicated ones
+    alone, none is. A CPU that belongs to none of the cells cannot be dedicated:
+    nothing is known of its neighbours.
     """
-    online = parse_cpu_set(inventory.cpus)
-    dedicated = frozenset[int]() if policy.dedicated_cpus is None else parse_cpu_set(policy.dedicated_cpus) & online
+    online = parse_cpu_mask(inventory.cpus)
+    dedicated = 0 if policy.dedicated_cpus is None else parse_cpu_mask(policy.dedicated_cpus) & online
     if policy.shared_cpus is not None:
-        shared = parse_cpu_set(policy.shared_cpus) & online
+        shared = parse_cpu_mask(policy.shared_cpus) & online
     else:
-        shared = online if policy.dedicated_cpus is None else frozenset()
+        shared = online if policy.dedicated_cpus is None else 0
     if inventory.cells:
-        dedicated &= frozenset[int]().union(*(parse_cpu_set(cell.cpus) for cell in inventory.cells))
+        placed = 0
+        for cell in inventory.cells:
+            placed |= parse_cpu_mask(cell.cpus)
+        dedicated &= placed
     return shared, dedicated
 
 

@@ -6,7 +6,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from worker.accounting.capacity import limit_breaches, shortages
+from worker.accounting.devices import Stock
+from worker.accounting.matching import choose
+from worker.accounting.requests import Guest, device_contradictions, guest_of
+from worker.accounting.shortfall import why_no_devices
 from worker.accounting.state import Placement
+from worker.accounting.topology import Layout, lay
 from worker.accounting.traits import trait_breaches
 
 if TYPE_CHECKING:
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
 
     from schemas.outcomes import Reason
     from schemas.requests import DeviceRequest, Resources, Topology, Traits
+    from worker.accounting.devices import Want
     from worker.accounting.host import Host
     from worker.accounting.state import Counters, Occupancy
 
@@ -24,13 +30,20 @@ class Request(Protocol):
     """What one instance is to hold, as commands carry it."""
 
     @property
-    def resources(self) -> Resources: ...
+    def resources(self) -> Resources:
+        """The plain amounts."""
+
     @property
-    def topology(self) -> Topology | None: ...
+    def topology(self) -> Topology | None:
+        """How CPUs and memory are to lie on the host's cells."""
+
     @property
-    def devices(self) -> Sequence[DeviceRequest]: ...
+    def devices(self) -> Sequence[DeviceRequest]:
+        """The devices."""
+
     @property
-    def traits(self) -> Traits | None: ...
+    def traits(self) -> Traits | None:
+        """What the node must and must not be."""
 
 
 def place(
@@ -42,18 +55,34 @@ def place(
     ``own`` is what it is charged there now: a counter that does not grow
     beyond it never refuses.
     """
-    if shape.topology is None and not shape.devices and shape.traits is None:
+    if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
-        if not host.limits and _fits(host.ceiling, occupancy.used, charge, own):
+        if _fits(host.ceiling, occupancy.used, charge, own):
             return Placement(charge)
-    else:
-        charge = plain_charge(host, shape.resources)
-    reasons = shortages(host.capacity, occupancy.used, charge, own)
-    asked = {**charge, "memory_mib": shape.resources.memory_mib}
-    reasons += limit_breaches(host.limits, asked, charge, own)
+    return _place(host, occupancy, shape, own)
+
+
+def _place(host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int]) -> Placement | list[Reason]:
+    resources, topology = shape.resources, shape.topology
+    charge = plain_charge(host, resources)
+    refused = device_contradictions(shape.devices)
+    guest = None if topology is None else guest_of(resources, topology)
+    if isinstance(guest, list):
+        refused += guest
+        guest = None
+        del charge["vcpus"]
+    elif guest is not None:
+        charge = {**_cpus(guest), **{name: amount for name, amount in charge.items() if name != "vcpus"}}
+    reasons = refused + shortages(host.capacity, occupancy.used, charge, own)
+    reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own)
     if shape.traits is not None:
         reasons += trait_breaches(host.traits, shape.traits)
-    return reasons or Placement(charge)
+    if refused:
+        return reasons
+    layout = _lay(host, occupancy, own, guest, shape.devices)
+    if isinstance(layout, list):
+        return reasons + layout
+    return reasons or _placement(host, charge, layout, shape.devices)
 
 
 def plain_charge(host: Host, resources: Resources) -> Counters:
@@ -69,6 +98,11 @@ def plain_charge(host: Host, resources: Resources) -> Counters:
     return charge
 
 
+def _cpus(guest: Guest) -> Counters:
+    """Shared vCPUs and dedicated CPUs, which are separate resources."""
+    return {name: amount for name, amount in (("vcpus", guest.vcpus), ("pcpus", guest.pcpus)) if amount}
+
+
 def _fits(
     ceiling: Mapping[str, int], used: Mapping[str, int], charge: Mapping[str, int], own: Mapping[str, int]
 ) -> bool:
@@ -76,3 +110,39 @@ def _fits(
         if used.get(name, 0) + amount > ceiling.get(name, 0) and amount > own.get(name, 0):
             return False
     return True
+
+
+def _lay(
+    host: Host,
+    occupancy: Occupancy,
+    own: Mapping[str, int],
+    guest: Guest | None,
+    requests: Sequence[DeviceRequest],
+) -> Layout | list[Reason]:
+    """Decide cells and devices in one."""
+    catalog = host.catalog
+    wants: list[Want] = [catalog.want(request) for request in requests]
+    stock = catalog.stock(occupancy.held, occupancy.used) if catalog.offers else Stock(0, {})
+    if guest is not None:
+        return lay(host, occupancy, own, guest, stock, wants)
+    anywhere = [((catalog.everything,),)] * len(wants)
+    choice = choose(catalog, stock, wants, anywhere)
+    if choice is None:
+        return why_no_devices(catalog, stock, wants, anywhere, occupancy.held)
+    return Layout({}, frozenset(), [], choice)
+
+
+def _placement(host: Host, charge: Counters, layout: Layout, requests: Sequence[DeviceRequest]) -> Placement:
+    charge = {**charge, **layout.charge}
+    addresses: list[str] = []
+    assigned: list[dict[str, object]] = []
+    for request, taken in zip(requests, layout.choice, strict=True):
+        for number, amount in sorted(taken.items()):
+            device, mdev_type, _ = offer = host.catalog.offers[number]
+            if mdev_type is None:
+                addresses.append(device.address)
+                assigned.append({"name": request.name, "address": device.address})
+                continue
+            charge[offer.counter] = charge.get(offer.counter, 0) + amount
+            assigned += [{"name": request.name, "address": device.address, "mdev_type": mdev_type}] * amount
+    return Placement(charge, layout.pins, tuple(addresses), {"cells": layout.cells, "devices": assigned})

@@ -1,0 +1,271 @@
+"""What devices a host offers, and which of them a request would take.
+
+Everything that can be handed out is an *offer*: a device whole, or the mediated
+devices of one type on a parent device. Offers are numbered in the order in which
+they are chosen, and sets of offers are bit masks over those numbers: devices with
+the fewest distinctions first, so that special ones are left for those who ask for
+them; then by address.
+
+A device excludes those above and below it: a physical function its virtual
+functions and what lies on them, and the other way round. A parent carries
+mediated devices of one type at a time, and is then not handed out whole; it
+offers as many of the type as its inventory says it carries alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import reduce
+from operator import and_, or_
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from schemas.inventory import Device, Inventory
+    from schemas.policy import DevicePattern, Policy
+    from schemas.requests import Affinity, DeviceMatch, DeviceRequest
+
+_Key = TypeVar("_Key")
+_VIRTUAL = frozenset({"pf", "vf", "vdpa"})
+
+
+class Offer(NamedTuple):
+    """A device that can be taken whole, or up to ``units`` mediated devices of ``mdev_type`` on it."""
+
+    device: Device
+    mdev_type: str | None
+    units: int
+
+    @property
+    def counter(self) -> str:
+        """The name under which mediated devices of this type on this parent are counted."""
+        return mdev_counter(self.device.address, self.mdev_type or "")
+
+
+class Want(NamedTuple):
+    """One request: ``units`` out of the offers in the mask ``allowed``."""
+
+    name: str
+    units: int
+    allowed: int
+    affinity: Affinity
+
+
+class Stock(NamedTuple):
+    """What is left at one decision: the mask of offers with units left, and how many where it is not one."""
+
+    free: int
+    units: Mapping[int, int]
+
+    def count(self, mask: int) -> int:
+        """Units left of the offers in ``mask``."""
+        mask &= self.free
+        return mask.bit_count() + sum(left - 1 for number, left in self.units.items() if mask >> number & 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The offers of a host, and masks to find them by.
+
+    ``excludes`` gives, for each offer, those that cannot be taken beside it.
+    ``related`` gives, for each address in the inventory, the offers on the
+    device itself, on those above it and on those below it: also for devices
+    that are not handed out. ``on`` gives those on the device alone, and
+    ``below`` the addresses directly below one; below None are those with
+    nothing above them.
+    """
+
+    offers: tuple[Offer, ...]
+    everything: int
+    whole: int
+    excludes: tuple[int, ...]
+    related: Mapping[str, int]
+    on: Mapping[str, int]
+    below: Mapping[str | None, Sequence[str]]
+    by_cell: Mapping[int | None, int]
+    by_property: Mapping[tuple[str, object], int]
+
+    def stock(self, held: Iterable[str], used: Mapping[str, int]) -> Stock:
+        """What is left beside the devices ``held`` whole and the mediated devices in use."""
+        blocked = 0
+        for address in held:
+            blocked |= self.related.get(address, 0)
+        for counter, amount in used.items():
+            if amount and counter.startswith("mdev/"):
+                address, _, mdev_type = counter[5:].rpartition("/")
+                kept = self.by_property.get(("mdev_type", mdev_type), 0) & self.on.get(address, 0)
+                blocked |= self.related.get(address, 0) & ~kept
+        free = self.everything & ~blocked
+        units: dict[int, int] = {}
+        for number in bits(free & ~self.whole):
+            offer = self.offers[number]
+            left = offer.units - used.get(offer.counter, 0)
+            if left > 0:
+                units[number] = left
+            else:
+                free &= ~(1 << number)
+        return Stock(free, units)
+
+    def want(self, request: DeviceRequest) -> Want:
+        """The offers that a request accepts, wherever they are."""
+        allowed = reduce(or_, (self._matching(match, request.type) for match in request.match), 0)
+        if request.live_migratable is not None:
+            allowed &= self.by_property.get(("live_migratable", request.live_migratable), 0)
+        return Want(request.name, request.count, allowed, request.affinity)
+
+    def _matching(self, match: DeviceMatch, kind: str | None) -> int:
+        if kind is None:
+            kind = "plain" if match.mdev_type is None else "mdev"
+        find = self.by_property.get
+        allowed = find(("type", kind), 0)
+        if match.vendor is not None:
+            allowed &= find(("vendor", match.vendor.lower()), 0)
+        if match.product is not None:
+            allowed &= find(("product", match.product.lower()), 0)
+        if match.mdev_type is not None:
+            allowed &= find(("mdev_type", match.mdev_type), 0)
+        allowed = reduce(and_, (find(("tag", tag), 0) for tag in match.tags.items()), allowed)
+        if match.address is not None and allowed:
+            allowed &= self._at(match.address.lower(), allowed)
+        return allowed
+
+    def _at(self, pattern: str, among: int) -> int:
+        numbers = (n for n in bits(among) if fnmatchcase(self.offers[n].device.address.lower(), pattern))
+        return reduce(or_, (1 << number for number in numbers), 0)
+
+
+def mdev_counter(address: str, mdev_type: str) -> str:
+    """The name of the counter of mediated devices of a type on a parent device."""
+    return f"mdev/{address}/{mdev_type}"
+
+
+def bits(mask: int) -> Iterator[int]:
+    """The numbers in a mask, lowest first."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+def build_catalog(inventory: Inventory, policy: Policy, *, observed: bool) -> Catalog:
+    """Compile the devices that the policy lets be handed out.
+
+    Without patterns, that is every device of a pushed inventory and none of an
+    observed one.
+    """
+    admitted = sorted(_admitted(inventory, policy, observed=observed), key=_preference(inventory.devices))
+    offers = tuple(offer for device in admitted for offer in _offers(device))
+    on = _masks((offer.device.address, number) for number, offer in enumerate(offers))
+    family = _families(inventory.devices)
+    related = {address: reduce(or_, (on.get(kin, 0) for kin in kindred), 0) for address, kindred in family.items()}
+    return Catalog(
+        offers=offers,
+        everything=(1 << len(offers)) - 1,
+        whole=reduce(or_, (1 << number for number, offer in enumerate(offers) if offer.mdev_type is None), 0),
+        excludes=tuple(related[offer.device.address] & ~(1 << number) for number, offer in enumerate(offers)),
+        related=related,
+        on=on,
+        below=_below(inventory.devices),
+        by_cell=_masks((offer.device.cell, number) for number, offer in enumerate(offers)),
+        by_property=_masks((key, number) for number, offer in enumerate(offers) for key in _properties(offer)),
+    )
+
+
+def _masks(numbered: Iterable[tuple[_Key, int]]) -> dict[_Key, int]:
+    masks: dict[_Key, int] = {}
+    for key, number in numbered:
+        masks[key] = masks.get(key, 0) | 1 << number
+    return masks
+
+
+def _properties(offer: Offer) -> Iterator[tuple[str, object]]:
+    device = offer.device
+    yield "vendor", device.vendor.lower()
+    yield "product", device.product.lower()
+    yield "live_migratable", device.live_migratable
+    for tag in device.tags.items():
+        yield "tag", tag
+    if offer.mdev_type is not None:
+        yield "type", "mdev"
+        yield "mdev_type", offer.mdev_type
+        return
+    yield "type", device.type
+    if device.type in {"pci", "vf"}:
+        yield "type", "plain"
+
+
+def _offers(device: Device) -> Iterator[Offer]:
+    if device.type != "mdev" or not device.mdev_types:
+        yield Offer(device, None, 1)
+    for mdev_type, units in sorted(device.mdev_types.items()):
+        if units:
+            yield Offer(device, mdev_type, units)
+
+
+def _admitted(inventory: Inventory, policy: Policy, *, observed: bool) -> Iterator[Device]:
+    """The devices that may be handed out, as the first pattern that admits each leaves them."""
+    if policy.devices is None:
+        yield from () if observed else inventory.devices
+        return
+    for device in inventory.devices:
+        pattern = next((some for some in policy.devices if _admits(some, device)), None)
+        if pattern is None:
+            continue
+        types = device.mdev_types
+        if pattern.mdev_types is not None:
+            types = {name: units for name, units in types.items() if name in pattern.mdev_types}
+        live = device.live_migratable if pattern.live_migratable is None else pattern.live_migratable
+        changes = {"tags": {**device.tags, **pattern.tags}, "live_migratable": live, "mdev_types": types}
+        yield device.model_copy(update=changes)
+
+
+def _admits(pattern: DevicePattern, device: Device) -> bool:
+    """Whether a pattern names a device; one that names a physical function by address also means its virtual ones."""
+    if pattern.vendor is not None and pattern.vendor.lower() != device.vendor.lower():
+        return False
+    if pattern.product is not None and pattern.product.lower() != device.product.lower():
+        return False
+    if pattern.type is not None and pattern.type != device.type:
+        return False
+    if pattern.address is None:
+        return True
+    addresses = [device.address, device.parent] if device.parent else [device.address]
+    return any(fnmatchcase(address.lower(), pattern.address.lower()) for address in addresses)
+
+
+def _preference(devices: Sequence[Device]) -> Callable[[Device], tuple[int, str, str]]:
+    """The order in which devices are chosen: fewest distinctions, then with their siblings, then by address."""
+    first: dict[str, str] = {}
+    for device in devices:
+        pool = device.parent or device.address
+        first[pool] = min(first.get(pool, device.address), device.address)
+
+    def key(device: Device) -> tuple[int, str, str]:
+        distinctions = len(device.tags) + (device.live_migratable is not None) + (device.type in _VIRTUAL)
+        return distinctions, first[device.parent or device.address], device.address
+
+    return key
+
+
+def _below(devices: Sequence[Device]) -> dict[str | None, list[str]]:
+    """The addresses directly below each; what names a parent that is not there lies below nothing."""
+    known = {device.address for device in devices}
+    below: dict[str | None, list[str]] = {}
+    for device in devices:
+        below.setdefault(device.parent if device.parent in known else None, []).append(device.address)
+    return below
+
+
+def _families(devices: Sequence[Device]) -> dict[str, set[str]]:
+    """For each address that is a device's or a parent's: itself, all above it and all below it."""
+    parents = {device.address: device.parent for device in devices}
+    family: dict[str, set[str]] = {address: {address} for address in parents}
+    for address, parent in parents.items():
+        above = parent
+        while above is not None and address not in family.setdefault(above, {above}):
+            family[above].add(address)
+            family[address].add(above)
+            above = parents.get(above)
+    return family

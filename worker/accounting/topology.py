@@ -1,0 +1,175 @@
+"""Laying a guest's cells on a host's, with the networks and devices it needs near them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.cpuset import format_cpu_set
+from worker.accounting.cells import fitting_page_size, rooms_of
+from worker.accounting.cpus import bits_of, mask_of, pack
+from worker.accounting.explain import too_few_cells, why_no_cells, why_no_networks
+from worker.accounting.matching import choose
+from worker.accounting.nearby import Nearby
+from worker.accounting.search import arrange, matchable
+from worker.accounting.shortfall import why_no_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from schemas.outcomes import Reason
+    from worker.accounting.cells import HostCell, Room
+    from worker.accounting.cpus import Packing
+    from worker.accounting.devices import Stock, Want
+    from worker.accounting.host import Host
+    from worker.accounting.matching import Choice
+    from worker.accounting.requests import Guest, GuestCell, Need
+    from worker.accounting.state import Counters, Occupancy
+
+
+class Layout(NamedTuple):
+    """Where a guest lies: what its cells are charged, the CPUs it has alone, its cells in words, its devices."""
+
+    charge: Counters
+    pins: frozenset[int]
+    cells: list[dict[str, object]]
+    choice: Choice
+
+
+class Table(NamedTuple):
+    """Which page size each guest cell would get on each host cell, by position; None where it does not fit."""
+
+    rooms: Sequence[Room]
+    sizes: Mapping[Need, Sequence[int | None]]
+
+    def rows(self, guest: Guest) -> list[int]:
+        """For each guest cell the mask of positions where it fits."""
+        masks = {
+            need: sum(1 << position for position, size in enumerate(sizes) if size is not None)
+            for need, sizes in self.sizes.items()
+        }
+        return [masks[cell.need] for cell in guest.cells]
+
+
+def lay(
+    host: Host, occupancy: Occupancy, own: Mapping[str, int], guest: Guest, stock: Stock, wants: Sequence[Want]
+) -> Layout | list[Reason]:
+    """Lay out a guest, or say why it cannot be.
+
+    A host that knows of no cells still takes a guest that only wants dedicated
+    CPUs: it is then one cell.
+    """
+    cells = host.cells or (() if guest.explicit else (host.implicit,))
+    if len(cells) < len(guest.cells):
+        return [too_few_cells(len(guest.cells), len(cells))]
+    rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned), guest, host, stock, wanted=bool(wants))
+    table = Table(
+        rooms,
+        {
+            need: [fitting_page_size(room, guest, need, occupancy.used, own) for room in rooms]
+            for need in {cell.need for cell in guest.cells}
+        },
+    )
+    rows = table.rows(guest)
+    nearby = Nearby([room.cell for room in rooms], guest, host.catalog, stock, wants)
+    positions = arrange(rows, nearby if wants or nearby.networks else None)
+    if positions is None:
+        return _why_not(table, rows, guest, nearby, occupancy, own)
+    return _laid(guest, table, positions, host, nearby.choice)
+
+
+def in_order(rooms: list[Room], guest: Guest, host: Host, stock: Stock, *, wanted: bool) -> list[Room]:
+    """The host's cells in the order in which they are tried.
+
+    Where the guest takes them all, as they are. Otherwise cells with many free
+    devices come first for a guest that wants devices and last for one that
+    does not; then, to spread, those with the most CPUs and the most memory
+    free, and to pack, those with the fewest and the least.
+    """
+    if len(rooms) == len(guest.cells):
+        return rooms
+    sign = 1 if host.pack else -1
+
+    def key(room: Room) -> tuple[int, int, int]:
+        devices = (host.catalog.by_cell.get(room.cell.id, 0) & host.catalog.whole & stock.free).bit_count()
+        cpus = -room.vcpus if guest.policy == "shared" else room.free.bit_count()
+        return (-devices if wanted else devices, sign * cpus, sign * (room.cell.memory_mib - room.memory_mib))
+
+    return sorted(rooms, key=key)
+
+
+def _laid(guest: Guest, table: Table, positions: Sequence[int], host: Host, choice: Choice) -> Layout:
+    charge: Counters = {}
+    pins: set[int] = set()
+    assigned: list[dict[str, object]] = []
+    for number, (cell, position) in enumerate(zip(guest.cells, positions, strict=True)):
+        room = table.rooms[position]
+        size = table.sizes[cell.need][position] or 0
+        packing = None
+        if guest.policy != "shared":
+            packing = pack(
+                room.cell.cores,
+                room.free,
+                cell.need.dedicated,
+                cell.need.emulator,
+                guest.thread_policy,
+                room.cell.threads_per_core,
+            )
+            pins |= _taken(room.cell, packing, guest)
+        _charge_cell(charge, room.cell, cell, size)
+        assigned.append(_assigned(number, cell, room.cell, packing, size if guest.page_size is not None else None))
+    if guest.emulator_threads == "share" and guest.policy != "shared":
+        assigned[0]["emulator_cpus"] = host.shared_cpus
+    return Layout(charge, frozenset(pins), assigned, choice)
+
+
+def _taken(cell: HostCell, packing: Packing, guest: Guest) -> set[int]:
+    """The CPUs that are the guest's alone: with ``isolate`` those beside them on their cores too."""
+    cpus = {*packing.pins, *packing.emulator}
+    if guest.thread_policy == "isolate":
+        mask = mask_of(cpus)
+        cpus.update(cpu for core in cell.cores if core & mask for cpu in bits_of(core))
+    return cpus
+
+
+def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_kib: int) -> None:
+    if cell.shared:
+        charge[host_cell.vcpus_counter] = len(cell.shared)
+    charge[host_cell.memory_counter] = cell.need.memory_mib
+    for pages in host_cell.pages:
+        if pages.size_kib == size_kib:
+            charge[pages.counter] = cell.need.memory_mib * 1024 // size_kib
+
+
+def _assigned(
+    number: int, cell: GuestCell, host_cell: HostCell, packing: Packing | None, size_kib: int | None
+) -> dict[str, object]:
+    pins = zip(cell.dedicated, packing.pins, strict=True) if packing is not None else ()
+    return {
+        "guest_cell": number,
+        "host_cell": host_cell.id,
+        "memory_mib": cell.need.memory_mib,
+        "page_size_kib": size_kib,
+        "pins": {str(vcpu): cpu for vcpu, cpu in pins},
+        "shared_vcpus": format_cpu_set(cell.shared),
+        "shared_cpus": host_cell.shared_cpus if cell.shared else "",
+        "emulator_cpus": format_cpu_set(packing.emulator) if packing is not None else "",
+    }
+
+
+def _why_not(
+    table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, occupancy: Occupancy, own: Mapping[str, int]
+) -> list[Reason]:
+    """What stands in the way: room for the cells, else the networks, else the devices near them."""
+    catalog, stock, wants = nearby.catalog, nearby.stock, nearby.wants
+    if not matchable(rows):
+        refused = [why_no_cells(table.rooms, rows, guest, occupancy.used, own)]
+        anywhere = [((catalog.everything,),)] * len(wants)
+        if choose(catalog, stock, wants, anywhere) is None:
+            refused += why_no_devices(catalog, stock, wants, anywhere, occupancy.held)
+        return refused
+    positions = arrange(rows, Nearby(nearby.cells, guest, catalog, stock, ()))
+    if positions is None:
+        return [why_no_networks(table.rooms, rows, guest)]
+    cells = format_cpu_set(nearby.cells[position].id for position in positions)
+    tiers = nearby.tiers(sum(1 << position for position in positions))
+    return why_no_devices(catalog, stock, wants, tiers, occupancy.held, f", for a guest on cells {cells}")
