@@ -103,11 +103,15 @@ def _barred(view: View, member: ClaimMember) -> list[Reason]:
         return [reason("superseded", f"instance {instance.id} was deleted", node=member.node)]
     if instance.revision is not None and member.revision is not None and member.revision <= instance.revision:
         return [
-            reason("stale", f"revision {member.revision} is not above the applied {instance.revision}", node=member.node)
+            reason(
+                "stale", f"revision {member.revision} is not above the applied {instance.revision}", node=member.node
+            )
         ]
     if instance.holdings:
         where = ", ".join(instance.nodes())
-        return [reason("instance_exists", f"instance {instance.id} already holds resources on {where}", node=member.node)]
+        return [
+            reason("instance_exists", f"instance {instance.id} already holds resources on {where}", node=member.node)
+        ]
     return []
 
 

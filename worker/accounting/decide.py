@@ -64,7 +64,9 @@ def _barred(view: View, command: InstanceCommand) -> Decision | None:
         return refuse(command.node, "node_unknown", f"node {command.node} is not registered")
     if instance is None or not (instance.on(command.node) or homeless):
         where = ", ".join(instance.nodes()) if instance is not None else ""
-        detail = f"instance {command.instance} holds nothing on {command.node}" + (f"; it does on {where}" if where else "")
+        detail = f"instance {command.instance} holds nothing on {command.node}" + (
+            f"; it does on {where}" if where else ""
+        )
         return refuse(command.node, "instance_unknown", detail)
     return None
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RELEASING_STATES: Final = frozenset({"shelved_offloaded", "deleted"})
 """Life-cycle states in which an instance keeps nothing on its node."""
 
-_SHAPE_FIELDS: Final = frozenset(Shape.model_fields)
+_SHAPE_FIELDS: Final = set(Shape.model_fields)
 
 
 def request_of(shape: Shape) -> str:

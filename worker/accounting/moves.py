@@ -58,7 +58,9 @@ def _prepare(
             return Decision("parked", command.node, tuple(result))
         return rejected(command.node, result)
     immediate = isinstance(command, Resize) and command.mode == "immediate"
-    moved = _resized(instance, shape, result) if immediate else _both(instance, command, destination, shape, result, now)
+    moved = (
+        _resized(instance, shape, result) if immediate else _both(instance, command, destination, shape, result, now)
+    )
     return Decision("applied", command.node, instances=(moved,), assignment=result.assignment)
 
 

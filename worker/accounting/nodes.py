@@ -34,7 +34,7 @@ def put_node(view: View, command: NodePut, _now: datetime) -> Decision | Questio
 
 
 def remove_node(view: View, command: NodeRemove, _now: datetime) -> Decision:
-    """Remove a node; with ``force`` what instances hold there is released, and their requests are kept for evacuation."""
+    """Remove a node; with ``force`` what instances hold there is released, and their requests kept for evacuation."""
     if command.node not in view.nodes:
         return refuse(command.node, "node_unknown", f"node {command.node} is not registered")
     holders = [view.instances[instance] for instance in view.members.get(command.node, ())]
@@ -74,25 +74,31 @@ def apply_settings(view: View, command: NodePut) -> Node:
     elif moved:
         node.observed_at, node.reachable = None, None
     node.profile_changed = True
-    if (observation := view.facts.observations.get(command.node)) is not None:
-        observe(node, observation)
+    observation = view.facts.observations.get(command.node)
+    if observation is not None and observation.address == command.hypervisor:
+        _take_in(node, observation)
     node.host = compiled(node)
     return node
 
 
 def observe(node: Node, observation: Observation) -> None:
     """Take in what the node's hypervisor answered. No answer leaves what is known as it is."""
-    if node.hypervisor is None:
-        return
-    node.reachable = observation.inventory is not None
-    if observation.inventory is None:
-        return
-    node.observed_at = observation.at
-    if observation.inventory is not node.inventory and observation.inventory != node.inventory:
-        node.inventory = observation.inventory
+    if node.hypervisor is not None and node.hypervisor == observation.address and _take_in(node, observation):
         node.profile_changed = True
         node.generation += 1
         node.host = compiled(node)
+
+
+def _take_in(node: Node, observation: Observation) -> bool:
+    """Note an observation; says whether the inventory is another than before."""
+    node.reachable = observation.inventory is not None
+    if observation.inventory is None:
+        return False
+    node.observed_at = observation.at
+    if observation.inventory is node.inventory or observation.inventory == node.inventory:
+        return False
+    node.inventory = observation.inventory
+    return True
 
 
 def compiled(node: Node) -> Host | None:

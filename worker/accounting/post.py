@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from schemas import Command
     from worker.accounting.decision import Decision
     from worker.accounting.instances import Instance
+    from worker.accounting.lifecycle import Expire
     from worker.accounting.state import Counters, Occupancy, Placement
     from worker.accounting.view import View
 
@@ -46,7 +47,7 @@ class Posting:
     devices: frozenset[str]
 
 
-def post(view: View, command: Command, decision: Decision) -> list[Posting]:
+def post(view: View, command: Command | Expire, decision: Decision) -> list[Posting]:
     """Make a decision the view's state; returns what changed, in order.
 
     Raises:
@@ -70,14 +71,14 @@ def post(view: View, command: Command, decision: Decision) -> list[Posting]:
         if name in view.nodes and view.nodes[name].failed_builds != count:
             view.nodes[name].failed_builds = count
             touched.add(name)
-    if decision.removed is not None:
-        view.nodes[decision.removed].removed = True
     for name in touched:
         view.nodes[name].generation += 1
+    if decision.removed is not None:
+        view.removed.append(view.nodes.pop(decision.removed))
     return postings
 
 
-def _stamped(command: Command, before: Instance | None, after: Instance) -> Instance:
+def _stamped(command: Command | Expire, before: Instance | None, after: Instance) -> Instance:
     """The new version of an instance, with the command's revision where it names the instance."""
     revision = after.revision
     if isinstance(command, InstanceCommand) and command.revision is not None:

@@ -38,15 +38,15 @@ class Node:
     parked: int = 0
     reachable: bool | None = None
     observed_at: datetime | None = None
-    removed: bool = False
     profile_changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a hypervisor answered when it was asked for its inventory; with ``inventory`` null it did not answer."""
+    """What the hypervisor at ``address`` said of its inventory; with ``inventory`` null it did not answer."""
 
     at: datetime
+    address: str | None
     inventory: Inventory | None
     detail: str = ""
 
@@ -88,4 +88,5 @@ class View:
     instances: dict[UUID, Instance] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     members: dict[str, list[UUID]] = field(default_factory=dict)
+    removed: list[Node] = field(default_factory=list)
     refused_addresses: dict[str, str] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from schemas import Inventory
-    from worker.accounting.instances import Instance
+    from schemas.outcomes import Status
     from worker.accounting.post import Posting
     from worker.accounting.view import DomainState, View
 
@@ -143,7 +143,7 @@ class Known:
     """A command that was seen before: what it was, and what was answered."""
 
     fingerprint: UUID
-    status: Literal["applied", "rejected", "parked", "dead"]
+    status: Status
     kind: str
     node: str
     outcome: str
@@ -165,7 +165,7 @@ class Answer:
     command: UUID
     fingerprint: UUID
     kind: str
-    status: str
+    status: Status
     node: str
     instance: UUID | None
     received_at: datetime
@@ -253,7 +253,10 @@ class Ledger(Protocol):
         """A transaction of its own."""
 
     async def tries(self, commands: Sequence[UUID]) -> dict[UUID, int]:
-        """Count one more try of commands that were delivered before; returns how many tries there were before."""
+        """How often commands were begun and not finished; those that never were are left out."""
+
+    async def count_tries(self, commands: Sequence[UUID]) -> None:
+        """Note, before they begin, that commands are tried once more."""
 
     async def due_probes(self, limit: int, *, least: float, most: float) -> list[str]:
         """Nodes with parked commands whose hypervisor is to be asked now, and which no other worker is asking.
@@ -261,6 +264,9 @@ class Ledger(Protocol):
         Asking is left to the caller for a time that doubles with each call,
         between ``least`` and ``most`` seconds.
         """
+
+    async def probe_again(self, node: str, seconds: float) -> None:
+        """Have a node that answered asked again after so many seconds, if something is still parked then."""
 
     async def parked(self, node: str, limit: int) -> list[Parked]:
         """The first parked commands of a node, in their order."""

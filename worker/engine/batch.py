@@ -1,0 +1,287 @@
+"""What becomes of a batch: every command decided in order on what the transaction loaded.
+
+No I/O happens here. What must be written, published, asked or buried comes out
+as data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from schemas import Claim, Delete, Migrate, NodePut, NodeRemove, Resize
+from schemas.commands import InstanceCommand
+from worker.accounting.decide import decide
+from worker.accounting.lifecycle import Expire
+from worker.accounting.nodes import observe
+from worker.accounting.post import post
+from worker.accounting.view import Question
+from worker.engine.outcomes import Rendered, render, render_dead
+from worker.engine.ports import Answer, Changes, Known, Parked, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from worker.accounting.decision import Decision
+    from worker.accounting.view import Facts
+    from worker.engine.intake import Item
+    from worker.engine.ports import Loaded
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """What must be asked before a lane goes on, at which addresses, and what was answered before."""
+
+    question: Question
+    addresses: dict[str, str]
+    facts: Facts
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a batch.
+
+    ``held`` are commands that go back to their lanes until the ``inquiries`` of
+    their nodes are answered. ``buried`` go to the dead letters.
+    """
+
+    changes: Changes = field(default_factory=Changes)
+    done: list[Item] = field(default_factory=list)
+    outcomes: list[tuple[Item, Rendered]] = field(default_factory=list)
+    held: list[Item] = field(default_factory=list)
+    inquiries: dict[str, Inquiry] = field(default_factory=dict)
+    buried: list[tuple[Item, str, str]] = field(default_factory=list)
+    decided: list[tuple[Item, Decision]] = field(default_factory=list)
+    duplicates: int = 0
+
+
+def wanted(items: Sequence[Item]) -> Wanted:
+    """What the transaction of a batch must load."""
+    want = Wanted()
+    for item in items:
+        command = item.command
+        want.commands.append(command.id)
+        want.nodes.add(command.node)
+        if isinstance(command, InstanceCommand):
+            want.instances.add(command.instance)
+            if isinstance(command, Resize | Migrate) and command.destination is not None:
+                want.nodes.add(command.destination)
+        elif isinstance(command, Claim):
+            if command.instances is None and command.instance is not None:
+                want.instances.add(command.instance)
+                want.nodes.update(command.candidates)
+            for member in command.instances or ():
+                want.instances.add(member.instance)
+                want.nodes.add(member.node)
+        elif isinstance(command, NodeRemove):
+            want.members.add(command.node)
+    return want
+
+
+@dataclass(slots=True)
+class Decider:
+    """Decides the commands of one batch, one after the other, each on the state the others left.
+
+    ``clock`` gives the loop's time, in which deliveries say when they came.
+    ``park_deadline`` is how long a command may wait for a hypervisor.
+    """
+
+    loaded: Loaded
+    facts: Facts
+    clock: float
+    park_deadline: timedelta
+    refusal: Callable[[str], str | None]
+    result: Result = field(default_factory=Result)
+
+    def run(self, items: Sequence[Item]) -> Result:
+        """Decide them all."""
+        view = self.loaded.view
+        view.facts = self.facts
+        for name, observation in self.facts.observations.items():
+            if name in view.nodes:
+                observe(view.nodes[name], replace(observation, at=self.loaded.now))
+        for item in items:
+            self._one(item)
+        return self.result
+
+    def _one(self, item: Item) -> None:
+        command = item.command
+        if command.node in self.result.inquiries:
+            self._hold(item)
+            return
+        known = self.loaded.known.get(command.id)
+        if known is not None and self._settled_before(item, known):
+            return
+        if item.buried is not None:
+            self._record_dead(item, *item.buried)
+            return
+        if self._waits_behind_others(item):
+            self._park(item, "waits behind other parked commands", blocking=True)
+            return
+        if isinstance(command, NodePut) and command.hypervisor is not None:
+            refusal = self.refusal(command.hypervisor)
+            if refusal is not None:
+                self.loaded.view.refused_addresses[command.hypervisor] = refusal
+        decision = decide(self.loaded.view, command, self.loaded.now)
+        if isinstance(decision, Question):
+            self._ask(item, decision)
+        elif decision.status == "parked":
+            self._waits(item, decision)
+        else:
+            self._answer(item, decision)
+
+    def _settled_before(self, item: Item, known: Known) -> bool:
+        """Deal with a command whose id was seen before; says whether nothing is left to decide."""
+        if known.fingerprint != item.fingerprint:
+            detail = f"id {item.command.id} was used before by another command ({known.kind} on {known.node})"
+            self.result.buried.append((item, "id_reuse", detail))
+            return True
+        if known.status in {"applied", "rejected"}:
+            if item.parked is not None:
+                self._unpark(item)
+            elif item.buried is None:
+                self.result.duplicates += 1
+                self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
+            self.result.done.append(item)
+            return True
+        if known.status == "parked" and item.parked is None and item.buried is None:
+            self.result.duplicates += 1
+            self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
+            self.result.done.append(item)
+            return True
+        return False
+
+    def _waits_behind_others(self, item: Item) -> bool:
+        """Whether commands of this node are parked before it. An evacuation does not wait for the node it leaves."""
+        command = item.command
+        node = self.loaded.view.nodes.get(command.node)
+        if node is None or not node.parked or item.parked is not None or item.delivery is None or command.dry_run:
+            return False
+        return not (isinstance(command, Migrate) and command.reason == "evacuate")
+
+    def _ask(self, item: Item, question: Question) -> None:
+        """Hold the rest of the lane until its hypervisor answered."""
+        command = item.command
+        addresses = {
+            name: node.hypervisor
+            for name in {*question.inventories, *(name for name, _ in question.domains)}
+            if (node := self.loaded.view.nodes.get(name)) is not None and node.hypervisor is not None
+        }
+        if isinstance(command, NodePut) and command.hypervisor is not None:
+            addresses[command.node] = command.hypervisor
+        self.result.inquiries[command.node] = Inquiry(question, addresses, self.facts)
+        self.result.held.append(item)
+
+    def _hold(self, item: Item) -> None:
+        """A command behind one that waits for an answer. What it would ask itself is asked together with that."""
+        self.result.held.append(item)
+        if isinstance(item.command, Delete):
+            further = decide(self.loaded.view, item.command, self.loaded.now)
+            inquiry = self.result.inquiries[item.command.node]
+            if isinstance(further, Question) and {n for n, _ in further.domains} <= inquiry.addresses.keys():
+                inquiry.question |= further
+
+    def _waits(self, item: Item, decision: Decision) -> None:
+        """A command whose hypervisor does not answer, or whose domain still runs."""
+        if isinstance(item.command, Expire):
+            self.result.done.append(item)
+            return
+        parked = item.parked
+        if parked is not None and self.loaded.now - (parked.parked_at or self.loaded.now) >= self.park_deadline:
+            detail = "; ".join(reason.detail for reason in decision.reasons)
+            self.result.buried.append((item, "hypervisor_timeout", detail))
+            return
+        detail = "; ".join(reason.detail for reason in decision.reasons)
+        self._park(item, detail, blocking=decision.blocking, decision=decision)
+
+    def _park(self, item: Item, detail: str, *, blocking: bool, decision: Decision | None = None) -> None:
+        """Keep a command, in order, until its hypervisor answers; say so once."""
+        node = self.loaded.view.nodes[item.command.node]
+        if item.parked is not None:
+            if item.parked.blocking != blocking:
+                self._unpark(item)
+                node.parked += blocking
+                self.result.changes.parked.append(replace(item.parked, blocking=blocking, detail=detail))
+            self.result.done.append(item)
+            return
+        delivery = item.delivery
+        if delivery is None:
+            raise AssertionError("only what came from a queue can be parked")
+        node.parked += blocking
+        parked = Parked(
+            item.command.node,
+            item.command.id,
+            delivery.body,
+            delivery.reply_to,
+            delivery.correlation_id,
+            delivery.user_id,
+            self._received_at(item),
+            blocking,
+            detail,
+        )
+        self.result.changes.parked.append(parked)
+        self._write(item, render(self.loaded, item.command, decision, "parked"), decision)
+
+    def _answer(self, item: Item, decision: Decision) -> None:
+        """A final decision: post it, and keep its outcome."""
+        command = item.command
+        if decision.status == "applied" and not command.dry_run:
+            for posting in post(self.loaded.view, command, decision):
+                self.result.changes.postings.append((command.id, command.kind, posting))
+        self.result.decided.append((item, decision))
+        self._unpark(item)
+        self._write(item, render(self.loaded, command, decision, decision.status), decision)
+
+    def _record_dead(self, item: Item, reason: str, detail: str) -> None:
+        self._unpark(item)
+        self._write(item, render_dead(self.loaded, item.command, reason, detail))
+
+    def _unpark(self, item: Item) -> None:
+        if item.parked is None:
+            return
+        self.result.changes.unparked.append(item.command.id)
+        node = self.loaded.view.nodes.get(item.command.node)
+        if node is not None and item.parked.blocking:
+            node.parked -= 1
+
+    def _write(self, item: Item, rendered: Rendered, decision: Decision | None = None) -> None:
+        """Keep an outcome under the command's id, to be published after the commit."""
+        command = item.command
+        before = self.loaded.known.get(command.id)
+        if before is not None and before.status == "dead":
+            self.result.changes.revived.append(command.id)
+        if item.delivery is not None and item.delivery.redelivered:
+            self.result.changes.tried.append(command.id)
+        source = item.delivery or item.parked
+        answer = Answer(
+            command.id,
+            item.fingerprint,
+            command.kind,
+            rendered.status,
+            command.node,
+            _subject(command),
+            self._received_at(item),
+            tuple(dict.fromkeys(reason.code for reason in decision.reasons)) if decision is not None else (),
+            source.reply_to if source is not None else None,
+            source.correlation_id if source is not None else None,
+            rendered.text,
+        )
+        self.result.changes.answers.append(answer)
+        self.loaded.known[command.id] = Known(
+            item.fingerprint, rendered.status, command.kind, command.node, rendered.text
+        )
+        self.result.outcomes.append((item, rendered))
+        self.result.done.append(item)
+
+    def _received_at(self, item: Item) -> datetime:
+        if item.delivery is not None:
+            return self.loaded.now - timedelta(seconds=max(0.0, self.clock - item.delivery.received_at))
+        return item.parked.received_at if item.parked is not None else self.loaded.now
+
+
+def _subject(command: object) -> UUID | None:
+    """The instance a command is about; a claim for several has none of its own."""
+    return command.instance if isinstance(command, InstanceCommand | Claim) else None

@@ -1,0 +1,197 @@
+"""The middle of the road: take a batch, commit it in one transaction, hand on what came of it.
+
+Nothing is acknowledged, published or asked before the commit; what a failed
+commit leaves in doubt is run again, and the ids tell what happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import uuid4
+
+from worker.engine.batch import Decider, Result, wanted
+from worker.engine.ports import LedgerRaced, LedgerUnavailable
+from worker.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from uuid import UUID
+
+    from worker.accounting.view import Facts
+    from worker.engine.intake import Item
+    from worker.engine.lanes import Batch, Lanes
+    from worker.engine.outbox import Outbox
+    from worker.engine.ports import Ledger, Wanted
+    from worker.telemetry.metrics import Metrics
+
+_log = get_logger(__name__)
+
+TRIES: Final = 3
+"""How often a command that makes the code fail, or kills its worker, is tried before it is put away."""
+
+_T = TypeVar("_T")
+
+_SHORTEST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 5.0
+
+
+@dataclass(slots=True)
+class Committer:
+    """Commits batches, one at a time; several of them work side by side on different lanes.
+
+    ``hand_on`` takes what came of a commit, before the lanes are unlocked.
+    """
+
+    lanes: Lanes
+    ledger: Ledger
+    outbox: Outbox
+    metrics: Metrics
+    limit: int
+    park_deadline: timedelta
+    refusal: Callable[[str], str | None]
+    hand_on: Callable[[Result], None]
+    down: str | None = None
+    _jitter: random.Random = field(default_factory=random.Random)
+
+    async def run(self) -> None:
+        """Commit batch after batch, until the lanes are closed."""
+        while (batch := await self.lanes.take(self.limit)) is not None:
+            await self._settle(batch)
+
+    async def _settle(self, batch: Batch) -> None:
+        """Bring a batch to its end. Its lanes are unlocked whatever happens."""
+        held: list[Item] = []
+        try:
+            for result in await self._guarded(batch.items, batch.facts):
+                self.hand_on(result)
+                held += result.held
+        finally:
+            self.lanes.done(batch, held)
+
+    async def _guarded(self, items: Sequence[Item], facts: Facts) -> list[Result]:
+        """Watch commands that were delivered before: one of them may be what killed its worker.
+
+        Their tries are counted before they begin. Those that were begun and not
+        finished go alone, so that what kills the process takes no other with it.
+        """
+        before = [item for item in items if item.delivery is not None and item.delivery.redelivered]
+        if not before:
+            return await self._isolating(items, facts)
+        ids = [item.command.id for item in before]
+        tries = await self._patiently(lambda: self.ledger.tries(ids))
+        if not tries:
+            await self._count(ids)
+            return await self._isolating(items, facts)
+        return await self._one_by_one(items, facts, tries)
+
+    async def _one_by_one(self, items: Sequence[Item], facts: Facts, tries: dict[UUID, int]) -> list[Result]:
+        results: list[Result] = []
+        stopped: set[str] = set()
+        for item in items:
+            command = item.command
+            count = tries.get(command.id, 0)
+            if command.node in stopped:
+                results.append(Result(held=[item]))
+                continue
+            if count >= TRIES and item.buried is None:
+                detail = f"its worker died {count} times while this command was tried, the last times alone"
+                results.append(Result(buried=[(item, "poison", detail)]))
+                continue
+            if item.delivery is not None and item.delivery.redelivered:
+                await self._count([command.id])
+            for result in await self._isolating([item], facts):
+                results.append(result)
+                stopped |= result.inquiries.keys()
+        return results
+
+    async def _isolating(self, items: Sequence[Item], facts: Facts, tries: int = 1) -> list[Result]:
+        """Commit; where the code itself fails, split until the culprit stands alone, and put that away."""
+        try:
+            return [await self._commit(items, facts)]
+        except Exception as error:  # noqa: BLE001 - whatever a command makes the code raise is that command's fault
+            self.metrics.batch_retries.labels("failure").inc()
+            if len(items) == 1:
+                return await self._again(items[0], facts, tries, error)
+        middle = len(items) // 2
+        results = await self._isolating(items[:middle], facts)
+        stopped = {node for result in results for node in result.inquiries}
+        rest = [item for item in items[middle:] if item.command.node not in stopped]
+        if rest:
+            results += await self._isolating(rest, facts)
+        results.append(Result(held=[item for item in items[middle:] if item.command.node in stopped]))
+        return results
+
+    async def _again(self, item: Item, facts: Facts, tries: int, error: Exception) -> list[Result]:
+        if tries < TRIES:
+            return await self._isolating([item], facts, tries + 1)
+        command = item.command
+        _log.error("command fails for good", command=str(command.id), node=command.node, error=repr(error))
+        detail = "".join(traceback.format_exception(error))[-4096:]
+        return [Result(buried=[(item, "poison", detail)])]
+
+    async def _commit(self, items: Sequence[Item], facts: Facts) -> Result:
+        """One transaction, run again for as long as the database is away or another worker was faster."""
+        want = wanted(items)
+        pause = _SHORTEST_PAUSE
+        while True:
+            outbox = uuid4()
+            published = self.outbox.take_published()
+            try:
+                result = await self._once(items, facts, want, outbox, published)
+            except LedgerRaced as race:
+                want.nodes |= race.nodes
+                self.metrics.batch_retries.labels("race").inc()
+            except LedgerUnavailable as trouble:
+                self._went_down(trouble)
+                await asyncio.sleep(self._jitter.uniform(0, pause))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self.down = None
+                return result
+            self.outbox.give_back(published)
+
+    async def _once(
+        self, items: Sequence[Item], facts: Facts, want: Wanted, outbox: UUID, published: list[UUID]
+    ) -> Result:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with self.ledger.transaction() as transaction:
+            loaded = await transaction.load(want)
+            decider = Decider(loaded, facts, began, self.park_deadline, self.refusal)
+            result = decider.run(items)
+            changes = result.changes
+            changes.published = published
+            if changes.answers:
+                changes.outbox = outbox
+            if changes.answers or changes.parked or changes.unparked or published or facts.observations:
+                await transaction.write(loaded, changes)
+        ended = loop.time()
+        ages = [ended - item.delivery.received_at for item in result.done if item.delivery is not None]
+        self.metrics.committed(changes.answers, nodes=len(want.nodes), seconds=ended - began, ages=ages)
+        self.metrics.duplicates.inc(result.duplicates)
+        return result
+
+    async def _count(self, ids: Sequence[UUID]) -> None:
+        await self._patiently(lambda: self.ledger.count_tries(ids))
+
+    async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask the ledger until it answers."""
+        pause = _SHORTEST_PAUSE
+        while True:
+            try:
+                return await ask()
+            except LedgerUnavailable as trouble:
+                self._went_down(trouble)
+                await asyncio.sleep(self._jitter.uniform(0, pause))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _went_down(self, trouble: LedgerUnavailable) -> None:
+        if self.down is None:
+            _log.warning("the database does not answer; waiting for it", error=str(trouble))
+            self.metrics.database_losses.inc()
+        self.down = str(trouble)

@@ -1,0 +1,180 @@
+"""A worker's life: its services side by side, and how it stops without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.engine.burial import Undertaker
+from worker.engine.commit import Committer
+from worker.engine.inquiries import answer
+from worker.engine.intake import Refused, receive
+from worker.engine.leases import expire_leases
+from worker.engine.outbox import Outbox
+from worker.engine.parking import ParkingAttendant
+from worker.engine.shards import Pool, keep_share
+from worker.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from datetime import timedelta
+    from typing import Any
+    from uuid import UUID
+
+    from worker.engine.batch import Inquiry, Result
+    from worker.engine.lanes import Lanes
+    from worker.engine.ports import Broker, Delivery, Hypervisors, Ledger
+    from worker.telemetry.metrics import Metrics
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a worker works. Times are in seconds."""
+
+    worker: UUID
+    shards: int
+    batch_limit: int
+    committers: int
+    park_deadline: timedelta
+    probe_least: float
+    probe_most: float
+    sweep_seconds: float
+
+
+class Intake:
+    """The broker's sink: parses each delivery and puts it on its lane, or aside for the dead letters.
+
+    Made before the broker, which needs somewhere to deliver to, and before the
+    engine, which needs a broker.
+    """
+
+    def __init__(self, lanes: Lanes, shards: int, metrics: Metrics) -> None:
+        self._lanes = lanes
+        self._shards = shards
+        self._metrics = metrics
+        self._undertaker: Undertaker | None = None
+        self._early: list[Refused] = []
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take one delivery. Never waits and never raises."""
+        self._metrics.took(1, delivery.redelivered)
+        item = receive(delivery, self._shards)
+        if isinstance(item, Refused):
+            if self._undertaker is None:
+                self._early.append(item)
+            else:
+                self._undertaker.refuse(item)
+        else:
+            self._lanes.add(item)
+
+    def bury_with(self, undertaker: Undertaker) -> None:
+        """Hand over what is refused from now on, and what was before."""
+        self._undertaker = undertaker
+        for refused in self._early:
+            undertaker.refuse(refused)
+        self._early.clear()
+
+
+class Engine:
+    """Runs the road from intake to acknowledgement."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        lanes: Lanes,
+        broker: Broker,
+        ledger: Ledger,
+        hypervisors: Hypervisors,
+        pool: Pool,
+        metrics: Metrics,
+        options: Options,
+    ) -> None:
+        self._lanes = lanes
+        self._broker = broker
+        self._ledger = ledger
+        self._hypervisors = hypervisors
+        self._pool = pool
+        self._options = options
+        self._undertaker = Undertaker(broker, lanes, metrics)
+        self._outbox = Outbox(broker, ledger, metrics, options.sweep_seconds)
+        self._committers = [
+            Committer(
+                lanes,
+                ledger,
+                self._outbox,
+                metrics,
+                options.batch_limit,
+                options.park_deadline,
+                hypervisors.refusal,
+                self._hand_on,
+            )
+            for _ in range(options.committers)
+        ]
+        self._asking: set[asyncio.Task[None]] = set()
+        intake.bury_with(self._undertaker)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why this worker cannot work now, in sentences for an operator."""
+        down = next((committer.down for committer in self._committers if committer.down is not None), None)
+        return [] if down is None else [f"the database does not answer: {down}"]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then finish what was begun: commit, publish, acknowledge."""
+        services = [asyncio.create_task(service) for service in self._services()]
+        committing = [asyncio.create_task(committer.run(), name="committer") for committer in self._committers]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopping, *services, *committing], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+            _log.info("stopping: finishing what was begun")
+            self._lanes.close()
+            await asyncio.gather(*committing)
+            await self._outbox.flushed()
+        finally:
+            for task in (stopping, *services, *committing, *self._asking):
+                task.cancel()
+            for task in (stopping, *services, *committing, *self._asking):
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    def _services(self) -> list[Coroutine[Any, Any, None]]:
+        options = self._options
+        attendant = ParkingAttendant(
+            self._ledger,
+            self._hypervisors,
+            self._lanes,
+            least=options.probe_least,
+            most=options.probe_most,
+            deadline=options.park_deadline,
+        )
+        return [
+            self._undertaker.run(),
+            self._outbox.publish(),
+            self._outbox.tidy(),
+            self._outbox.sweep(),
+            attendant.run(),
+            expire_leases(self._ledger, self._lanes),
+            keep_share(self._pool, self._broker, options.worker, options.shards),
+        ]
+
+    def _hand_on(self, result: Result) -> None:
+        """What follows a commit: acknowledge, publish, bury, ask."""
+        self._broker.settle([item.delivery for item in result.done if item.delivery is not None])
+        self._outbox.add(result.changes.outbox, result.outcomes)
+        for item, reason, detail in result.buried:
+            self._undertaker.bury(item, reason, detail)
+        for node, inquiry in result.inquiries.items():
+            self._lanes.pause(node)
+            task = asyncio.create_task(self._inquire(node, inquiry), name=f"inquiry {node}")
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _inquire(self, node: str, inquiry: Inquiry) -> None:
+        facts = await answer(self._hypervisors, inquiry)
+        self._lanes.resume(node, facts)

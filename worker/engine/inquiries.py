@@ -1,0 +1,60 @@
+"""Questions to hypervisors: outside any transaction, one flight for a lane, each with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from worker.accounting.view import Facts, Observation
+from worker.engine.ports import HypervisorUnreachable
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from worker.accounting.view import DomainState
+    from worker.engine.batch import Inquiry
+    from worker.engine.ports import Hypervisors
+
+
+async def answer(hypervisors: Hypervisors, inquiry: Inquiry) -> Facts:
+    """Ask everything that an inquiry asks. A hypervisor that does not answer is a fact too.
+
+    What was answered before is kept, so that a command that asks a second thing
+    does not ask the first one again.
+    """
+    facts = Facts()
+    facts.update(inquiry.facts)
+
+    async def look_at(node: str) -> None:
+        facts.observations[node] = await observe(hypervisors, node, inquiry.addresses.get(node))
+
+    async def look_for(node: str, instance: UUID) -> None:
+        facts.domains[node, instance] = await _domain(hypervisors, node, inquiry.addresses.get(node), instance)
+
+    question = inquiry.question
+    await asyncio.gather(
+        *(look_at(node) for node in question.inventories),
+        *(look_for(node, instance) for node, instance in question.domains),
+    )
+    return facts
+
+
+async def observe(hypervisors: Hypervisors, node: str, address: str | None) -> Observation:
+    """Ask a hypervisor what its node has."""
+    now = datetime.now(UTC)
+    if address is None:
+        return Observation(now, None, None, "no hypervisor is known for the node")
+    try:
+        return Observation(now, address, await hypervisors.inventory(node, address))
+    except HypervisorUnreachable as trouble:
+        return Observation(now, address, None, trouble.detail)
+
+
+async def _domain(hypervisors: Hypervisors, node: str, address: str | None, instance: UUID) -> DomainState | None:
+    if address is None:
+        return None
+    try:
+        return await hypervisors.domain_state(node, address, instance)
+    except HypervisorUnreachable:
+        return None

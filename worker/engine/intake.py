@@ -1,0 +1,72 @@
+"""The first step of the road: from a delivery to a command on its lane, or to the dead letters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeAlias
+from uuid import UUID
+
+from schemas import MalformedCommandError, parse_command, shard_of
+from schemas.routing import command_queue
+
+if TYPE_CHECKING:
+    from schemas import Command
+    from worker.accounting.lifecycle import Expire
+    from worker.engine.ports import Delivery, Parked
+
+AnyCommand: TypeAlias = "Command | Expire"
+
+
+@dataclass(slots=True)
+class Item:
+    """A command on its way, and where it came from.
+
+    Exactly one of ``delivery`` and ``parked`` says whom to tell when it is done;
+    a command that the worker made itself has neither. ``buried`` is set once
+    the command is safe in the dead letters and only has to be recorded as dead.
+    """
+
+    command: AnyCommand
+    fingerprint: UUID
+    delivery: Delivery | None = None
+    parked: Parked | None = None
+    buried: tuple[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Refused:
+    """A delivery that is no command, with the reason and the fault; ``item`` is there if it could be parsed."""
+
+    delivery: Delivery
+    reason: str
+    detail: str
+    command: UUID | None = None
+    node: str | None = None
+    kind: str | None = None
+    item: Item | None = None
+
+
+def receive(delivery: Delivery, shards: int) -> Item | Refused:
+    """Parse a delivery; a command on another queue than its node's is refused too."""
+    try:
+        command = parse_command(delivery.body)
+    except MalformedCommandError as fault:
+        return Refused(delivery, fault.reason, fault.detail, fault.id, fault.node, fault.kind)
+    item = Item(command, fingerprint(command), delivery)
+    shard = shard_of(command.node, shards)
+    if shard != delivery.shard:
+        detail = f"node {command.node} belongs to {command_queue(shard)}, not to {command_queue(delivery.shard)}"
+        return Refused(delivery, "misrouted", detail, command.id, command.node, command.kind, item)
+    return item
+
+
+def unpark(parked: Parked) -> Item:
+    """A parked command, back on its way. It was parsed before it was parked."""
+    command = parse_command(parked.body)
+    return Item(command, fingerprint(command), parked=parked)
+
+
+def fingerprint(command: AnyCommand) -> UUID:
+    """What tells a duplicate from another command with the same id: BLAKE2b-128 of its canonical content."""
+    return UUID(bytes=blake2b(command.fingerprint(), digest_size=16).digest())

@@ -1,0 +1,146 @@
+"""Lanes: each node's waiting commands, first in, first out, behind that node's async lock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from worker.accounting.view import Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from worker.engine.intake import Item
+
+_LEAST_SHARE = 8
+
+
+@dataclass(slots=True)
+class Lane:
+    """One node's commands. ``facts`` are answers of its hypervisor that wait for the next decision."""
+
+    node: str
+    items: deque[Item] = field(default_factory=deque)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    facts: Facts = field(default_factory=Facts)
+    ready: bool = False
+    asking: bool = False
+
+
+@dataclass(slots=True)
+class Batch:
+    """Commands of many nodes that are decided together, whose lanes are locked until then."""
+
+    items: list[Item]
+    lanes: list[Lane]
+    facts: Facts
+
+
+class Lanes:
+    """All lanes of a worker. Nodes do not wait for each other.
+
+    A command that concerns a second node is on the lane of its own; the other
+    one is guarded by its row lock alone.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+        self._ready: deque[Lane] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+        self.depth = 0
+
+    def close(self) -> None:
+        """Give out nothing more; what still waits goes back to where it came from."""
+        self._closed = True
+        self._arrived.set()
+
+    def add(self, item: Item) -> None:
+        """Put a command at the end of its node's lane."""
+        lane = self._lane(item.command.node)
+        lane.items.append(item)
+        self.depth += 1
+        self._offer(lane)
+
+    def put_first(self, node: str, items: Sequence[Item], facts: Facts | None = None) -> None:
+        """Put commands before all others of their node, with what its hypervisor said."""
+        lane = self._lane(node)
+        lane.items.extendleft(reversed(items))
+        self.depth += len(items)
+        if facts is not None:
+            lane.facts.update(facts)
+        self._offer(lane)
+
+    async def take(self, limit: int) -> Batch | None:
+        """Wait for commands, then take up to ``limit`` of them, an even share from each lane, and lock their lanes.
+
+        Returns nothing once the lanes are closed.
+        """
+        while True:
+            await self._arrived.wait()
+            if self._closed:
+                return None
+            batch = await self._gather(limit)
+            if batch.items:
+                return batch
+            self._arrived.clear()
+
+    async def _gather(self, limit: int) -> Batch:
+        batch = Batch([], [], Facts())
+        share = max(_LEAST_SHARE, limit // max(1, len(self._ready)))
+        for _ in range(len(self._ready)):
+            if len(batch.items) >= limit:
+                break
+            lane = self._ready.popleft()
+            lane.ready = False
+            if lane.asking or lane.lock.locked() or not lane.items:
+                continue
+            await lane.lock.acquire()
+            batch.lanes.append(lane)
+            most = min(share, limit - len(batch.items), len(lane.items))
+            batch.items.extend(lane.items.popleft() for _ in range(most))
+            self.depth -= most
+            batch.facts.update(lane.facts)
+            lane.facts = Facts()
+        return batch
+
+    def done(self, batch: Batch, held: Iterable[Item] = ()) -> None:
+        """Unlock the lanes of a batch; commands that could not be decided yet go back where they were."""
+        back: dict[str, list[Item]] = {}
+        for item in held:
+            back.setdefault(item.command.node, []).append(item)
+        for lane in batch.lanes:
+            lane.lock.release()
+            if items := back.get(lane.node):
+                lane.items.extendleft(reversed(items))
+                self.depth += len(items)
+            self._offer(lane)
+
+    def pause(self, node: str) -> None:
+        """Offer nothing of a node while its hypervisor is asked."""
+        self._lane(node).asking = True
+
+    def resume(self, node: str, facts: Facts) -> None:
+        """Go on with a node, with what its hypervisor said."""
+        lane = self._lane(node)
+        lane.asking = False
+        lane.facts.update(facts)
+        self._offer(lane)
+
+    def _lane(self, node: str) -> Lane:
+        lane = self._lanes.get(node)
+        if lane is None:
+            lane = self._lanes[node] = Lane(node)
+        return lane
+
+    def _offer(self, lane: Lane) -> None:
+        if lane.lock.locked() or lane.asking:
+            return
+        if not lane.items:
+            self._lanes.pop(lane.node, None)
+        elif not lane.ready:
+            lane.ready = True
+            self._ready.append(lane)
+            self._arrived.set()

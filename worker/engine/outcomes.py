@@ -1,0 +1,95 @@
+"""Outcomes: written once as text, stored with the command's id, and published as they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic_core import to_json
+
+from schemas.commands import Claim, InstanceCommand
+from schemas.routing import OUTCOME_EXCHANGE, outcome_key
+from worker.engine.ports import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from schemas.outcomes import Status
+    from worker.accounting.decision import Decision
+    from worker.accounting.view import View
+    from worker.engine.intake import AnyCommand
+    from worker.engine.ports import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An outcome as it is stored and published."""
+
+    kind: str
+    status: Literal["applied", "rejected", "parked", "dead"]
+    node: str
+    text: str
+
+
+def render(loaded: Loaded, command: AnyCommand, decision: Decision | None, status: Status) -> Rendered:
+    """Write the outcome of a decision; without one, that the command waits behind others."""
+    node = decision.node if decision is not None else command.node
+    document = _head(loaded, command, node, status)
+    if decision is not None:
+        if decision.assignment is not None:
+            document["assignment"] = decision.assignment
+        if decision.assignments is not None:
+            document["assignments"] = [
+                {"instance": instance.id, "node": where, "assignment": assignment}
+                for instance, where, assignment in decision.assignments
+            ]
+        document["reasons"] = [reason.model_dump(exclude_none=True) for reason in decision.reasons]
+    return Rendered(command.kind, status, node, to_json(document).decode())
+
+
+def render_dead(loaded: Loaded, command: AnyCommand, reason: str, detail: str) -> Rendered:
+    """Write that a command is in the dead letters, and why."""
+    document = _head(loaded, command, command.node, "dead")
+    document["dead_letter"] = {"reason": reason, "detail": detail}
+    return Rendered(command.kind, "dead", command.node, to_json(document).decode())
+
+
+def _head(loaded: Loaded, command: AnyCommand, node: str, status: str) -> dict[str, object]:
+    known = loaded.view.nodes.get(node)
+    return {
+        "version": 1,
+        "command": command.id,
+        "kind": command.kind,
+        "status": status,
+        "node": node,
+        "instance": command.instance if isinstance(command, InstanceCommand | Claim) else None,
+        "at": loaded.now,
+        "generation": known.generation if known is not None else 0,
+        "dry_run": command.dry_run,
+        "usage": _usage(loaded.view, node),
+        "reasons": [],
+    }
+
+
+def _usage(view: View, name: str) -> dict[str, dict[str, int]]:
+    node = view.nodes.get(name)
+    if node is None or node.host is None:
+        return {}
+    used = node.occupancy.used
+    return {
+        resource: {"used": used.get(resource, 0), "capacity": capacity}
+        for resource, capacity in node.host.ceiling.items()
+    }
+
+
+def messages(rendered: Rendered, command: str, reply_to: str | None, correlation_id: str | None) -> Iterator[Outgoing]:
+    """The outcome for all subscribers, and its copy for the sender that asked for one.
+
+    A ``reply_to`` that names a queue of the product's own is not served: an
+    answer must never become a command.
+    """
+    body = rendered.text.encode()
+    key = outcome_key(rendered.kind, rendered.status, rendered.node)
+    yield Outgoing(OUTCOME_EXCHANGE, key, body, command, correlation_id)
+    if reply_to is not None and not reply_to.startswith("nodeledger."):
+        yield Outgoing("", reply_to, body, command, correlation_id)

@@ -1,0 +1,73 @@
+"""Parked commands: probe the hypervisors they wait for, and bring them back in order."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from worker.accounting.view import Facts
+from worker.engine.inquiries import observe
+from worker.engine.intake import unpark
+from worker.engine.ports import LedgerUnavailable
+from worker.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from worker.engine.lanes import Lanes
+    from worker.engine.ports import Hypervisors, Ledger
+
+_log = get_logger(__name__)
+
+_NODES_AT_ONCE: Final = 64
+_COMMANDS_AT_ONCE: Final = 500
+
+
+class ParkingAttendant:
+    """Asks for every node with parked commands whether its hypervisor answers again.
+
+    Workers share the nodes: asking one leaves it to the asker for a while that
+    doubles from ``least`` to ``most`` seconds.
+    """
+
+    def __init__(
+        self, ledger: Ledger, hypervisors: Hypervisors, lanes: Lanes, *, least: float, most: float, deadline: timedelta
+    ) -> None:
+        self._ledger = ledger
+        self._hypervisors = hypervisors
+        self._lanes = lanes
+        self._least = least
+        self._most = most
+        self._deadline = deadline
+
+    async def run(self) -> None:
+        """Probe, for ever."""
+        while True:
+            await asyncio.sleep(self._least)
+            try:
+                nodes = await self._ledger.due_probes(_NODES_AT_ONCE, least=self._least, most=self._most)
+                addresses = await self._ledger.addresses(nodes)
+                await asyncio.gather(*(self._probe(node, addresses.get(node)) for node in nodes))
+            except LedgerUnavailable as trouble:
+                _log.info("probing waits for the database", error=str(trouble))
+
+    async def _probe(self, node: str, address: str | None) -> None:
+        """Bring a node's parked commands back if it answers, or if they have waited for too long.
+
+        A node that has no hypervisor any more, or is gone, is not asked: its
+        commands are decided as they are.
+        """
+        facts = Facts()
+        reachable = True
+        if address is not None:
+            facts.observations[node] = await observe(self._hypervisors, node, address)
+            reachable = facts.observations[node].inventory is not None
+        parked = await self._ledger.parked(node, _COMMANDS_AT_ONCE)
+        if not reachable:
+            overdue = datetime.now(UTC) - self._deadline
+            parked = [one for one in parked if one.parked_at is not None and one.parked_at <= overdue]
+        if reachable:
+            await self._ledger.probe_again(node, self._least)
+        if parked:
+            self._lanes.put_first(node, [unpark(one) for one in parked], facts)

@@ -1,0 +1,108 @@
+"""Nodes between the database and the decisions: read, remembered by generation, written."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from pydantic_core import from_json, to_json
+
+from schemas import Inventory, Policy
+from worker.accounting.host import build_host
+from worker.accounting.state import Occupancy
+from worker.accounting.view import Node
+from worker.ledger.statements import statement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import asyncpg
+
+    from worker.accounting.host import Host
+    from worker.ledger.statements import Connection
+
+_REMEMBERED: Final = 20_000
+
+
+class NodeCache:
+    """Nodes as the last commit left them, the least recently used forgotten first.
+
+    A node is taken out while a batch changes it and put back only once that
+    batch is committed: what a failed batch made of it is never seen again.
+    """
+
+    def __init__(self, size: int = _REMEMBERED) -> None:
+        self._nodes: OrderedDict[str, Node] = OrderedDict()
+        self._size = size
+
+    def take(self, name: str, node_id: int, generation: int) -> Node | None:
+        """The node, if it is remembered in this generation. A node that was removed and came back has another id."""
+        node = self._nodes.pop(name, None)
+        return node if node is not None and (node.id, node.generation) == (node_id, generation) else None
+
+    def put(self, node: Node) -> None:
+        """Remember a node as it was committed."""
+        self._nodes[node.name] = node
+        if len(self._nodes) > self._size:
+            self._nodes.popitem(last=False)
+
+
+async def load_nodes(connection: Connection, ids: Sequence[int]) -> list[Node]:
+    """Read the whole state of nodes."""
+    return [_node(row) for row in await connection.fetch(statement("load_nodes"), ids)]
+
+
+def _node(row: asyncpg.Record) -> Node:
+    policy, inventory, host = _profile(row["policy"], row["inventory"], row["hypervisor"] is not None)
+    return Node(
+        name=row["name"],
+        policy=policy,
+        occupancy=Occupancy(
+            dict(zip(row["counters"], row["used"], strict=True)),
+            {int(cpu): UUID(holder) for cpu, holder in from_json(row["pinned"] or "{}").items()},
+            {address: UUID(holder) for address, holder in from_json(row["held"] or "{}").items()},
+        ),
+        generation=row["generation"],
+        id=row["id"],
+        hypervisor=row["hypervisor"],
+        inventory=inventory,
+        host=host,
+        failed_builds=row["failed_builds"],
+        parked=row["parked"],
+        reachable=row["reachable"],
+        observed_at=row["observed_at"],
+    )
+
+
+@lru_cache(maxsize=4096)
+def _profile(policy: str, inventory: str | None, observed: bool) -> tuple[Policy, Inventory | None, Host | None]:  # noqa: FBT001 - a cache key
+    """Profiles are immutable, and nodes of one kind have the same: compiled once for all of them."""
+    parsed = Policy.model_validate_json(policy)
+    if inventory is None:
+        return parsed, None, None
+    stored = Inventory.model_validate_json(inventory)
+    return parsed, stored, build_host(stored, parsed, observed=observed)
+
+
+async def write_profiles(connection: Connection, nodes: Sequence[Node]) -> None:
+    """Store new nodes, and new settings and inventories of those that are there."""
+    for node in nodes:
+        capacity = to_json({name: _capacity(node.host, name) for name in node.host.capacity} if node.host else {})
+        profile = (
+            node.hypervisor,
+            node.policy.model_dump_json(exclude_defaults=True),
+            None if node.inventory is None else node.inventory.model_dump_json(exclude_defaults=True),
+            capacity.decode(),
+        )
+        if node.id is None:
+            node.id = await connection.fetchval(statement("put_node"), node.name, node.generation, *profile)
+        else:
+            await connection.execute(statement("put_profile"), node.id, *profile)
+        node.profile_changed = False
+
+
+def _capacity(host: Host, name: str) -> dict[str, int]:
+    known = host.capacity[name]
+    return {"total": known.total, "reserved": known.reserved, "capacity": known.capacity}

@@ -1,0 +1,6 @@
+-- Lock nodes in the order of their ids, so that no two batches wait for each other.
+SELECT id, name, generation
+FROM nodeledger.node
+WHERE name = ANY ($1::text[])
+ORDER BY id
+FOR UPDATE

@@ -1,0 +1,15 @@
+-- The rare leftovers of a batch: parked commands that were answered ($1), tries
+-- of commands that finished ($2), dead letters whose command was answered ($3).
+WITH unparked AS (
+    DELETE FROM nodeledger.parked_command WHERE command = ANY ($1::uuid[])
+),
+tried AS (
+    DELETE FROM nodeledger.attempt WHERE command = ANY ($2::uuid[])
+),
+resolved AS (
+    UPDATE nodeledger.dead_letter SET state = 'resolved'
+    WHERE command = ANY ($3::uuid[]) AND state IN ('open', 'replayed')
+    RETURNING id
+)
+INSERT INTO nodeledger.dead_letter_action (letter, actor, action, detail)
+SELECT id, 'worker', 'resolved', 'its command was answered' FROM resolved
