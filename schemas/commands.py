@@ -21,18 +21,19 @@ Devices = Annotated[list[DeviceRequest], Field(max_length=256)]
 
 
 class CommandBase(Model):
-    """What every command carries.
-
-    ``id`` is the idempotency key. ``node`` is where the instance is now (for a
-    claim, where it is to go) and decides the shard.
-    """
+    """What every command carries."""
 
     version: Version
     id: Identifier
+    """Idempotency key, version 7 preferred: the same id with the same content is answered again, and has no effect."""
     node: NodeName
+    """Where the instance is now (for a claim, where it is to go); decides the shard."""
     issued_at: Moment
+    """When the producer made the command; no part of its content."""
     expires_at: Moment | None = None
+    """Past this, a command that was not applied is rejected."""
     dry_run: bool = False
+    """Decide and answer, and change nothing."""
 
     def fingerprint(self) -> bytes:
         """The content that an idempotency key stands for, in one canonical form.
@@ -45,14 +46,11 @@ class CommandBase(Model):
 
 
 class InstanceCommand(CommandBase):
-    """A command about one instance.
-
-    ``revision`` is the producer's counter for the instance: a command at or
-    below the last applied one is stale.
-    """
+    """A command about one instance."""
 
     instance: Identifier
     revision: Revision | None = None
+    """The producer's counter for the instance: a command at or below the last applied one is stale."""
 
 
 class Shape(Model):
@@ -69,7 +67,9 @@ class NodePut(CommandBase):
 
     kind: Literal["node.put"]
     hypervisor: Annotated[str, StringConstraints(min_length=1, max_length=1024), Printable] | None = None
+    """The libvirt URI that the inventory is observed at; or give ``inventory``."""
     inventory: Inventory | None = None
+    """What the node has, for a node without a hypervisor to ask."""
     policy: Policy = Policy()
 
     @model_validator(mode="after")
@@ -80,10 +80,11 @@ class NodePut(CommandBase):
 
 
 class NodeRemove(CommandBase):
-    """Removes a node; with ``force`` also while it holds allocations."""
+    """Removes a node."""
 
     kind: Literal["node.remove"]
     force: bool = False
+    """Also while it holds allocations, which are released."""
 
 
 class ClaimMember(Shape):
@@ -95,11 +96,7 @@ class ClaimMember(Shape):
 
 
 class Claim(CommandBase):
-    """Charges the node for a new instance, or several nodes for several instances, all or none.
-
-    ``candidates`` names further nodes in order of preference: the first of
-    ``node`` and these that fits is taken.
-    """
+    """Charges the node for a new instance, or several nodes for several instances, all or none."""
 
     kind: Literal["claim"]
     instance: Identifier | None = None
@@ -111,8 +108,11 @@ class Claim(CommandBase):
     devices: Devices = []
     traits: Traits | None = None
     lease_seconds: LeaseSeconds | None = None
+    """How long the claim stands without the instance having been seen; null: for good."""
     candidates: Annotated[list[NodeName], Field(max_length=256)] = []
+    """Further nodes in order of preference: the first of ``node`` and these that fits is taken."""
     instances: Annotated[list[ClaimMember], Field(min_length=1, max_length=256)] | None = None
+    """Several instances, taken all or none; ``node`` is the node of one of them."""
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:
@@ -151,16 +151,15 @@ class Claim(CommandBase):
 
 
 class Resize(InstanceCommand, Shape):
-    """A new size, on the same node or on ``destination``.
-
-    ``prepare`` holds both sizes until ``confirm`` or ``revert``; ``immediate``
-    (same node only) takes effect at once.
-    """
+    """A new size, on the same node or on another."""
 
     kind: Literal["resize"]
     destination: NodeName | None = None
+    """The node to move to; null: the same node."""
     mode: Literal["prepare", "immediate"] = "prepare"
+    """Hold both sizes until ``confirm`` or ``revert``; or, on the same node only, take effect at once."""
     lease_seconds: LeaseSeconds | None = None
+    """How long a prepared move stands unconfirmed before it is reverted; null: for good."""
 
     @model_validator(mode="after")
     def _immediate_stays(self) -> Self:
@@ -172,15 +171,19 @@ class Resize(InstanceCommand, Shape):
 
 
 class Migrate(InstanceCommand):
-    """The same size on another node. ``topology`` and ``devices``, where given, replace the instance's own."""
+    """The same size on another node; both sides are held until ``confirm`` or ``revert``."""
 
     kind: Literal["migrate"]
     destination: NodeName
     reason: Literal["live", "cold", "evacuate"]
     topology: Topology | None = None
+    """Replaces the instance's own; null: as it is."""
     devices: Devices | None = None
+    """Replaces the instance's own; null: as they are."""
     traits: Traits | None = None
+    """Replaces the instance's own; null: as they are."""
     lease_seconds: LeaseSeconds | None = None
+    """How long the move stands unconfirmed before it is reverted; null: for good."""
 
     @model_validator(mode="after")
     def _elsewhere(self) -> Self:
@@ -222,6 +225,7 @@ class Delete(InstanceCommand):
 
     kind: Literal["delete"]
     verify: bool | None = None
+    """Release only once the domain is gone; null: as the node's policy says."""
 
 
 class Audit(CommandBase):
@@ -229,6 +233,7 @@ class Audit(CommandBase):
 
     kind: Literal["audit"]
     repair: bool = False
+    """Mend what can be mended, not only report it."""
 
 
 Command = NodePut | NodeRemove | Claim | Resize | Migrate | Confirm | Revert | Abort | Update | Delete | Audit

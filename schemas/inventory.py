@@ -21,16 +21,14 @@ class Pages(Model):
 
 
 class Cell(Model):
-    """One NUMA cell of the host.
-
-    ``siblings`` lists the threads of each core; a CPU named in none of them is
-    a core of its own. ``socket`` is null where it is not known.
-    """
+    """One NUMA cell of the host."""
 
     id: CellId
     socket: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """Null where it is not known."""
     cpus: CpuSet
     siblings: Annotated[list[CpuSet], Field(max_length=65_536), FailFast()] = []
+    """The threads of each core; a CPU named in none of them is a core of its own."""
     memory_mib: Amount
     pages: Annotated[list[Pages], Field(max_length=64)] = []
     physnets: Annotated[list[Label], Field(max_length=64)] = []
@@ -38,32 +36,29 @@ class Cell(Model):
 
 
 class Device(Model):
-    """A device that can be handed to a guest.
-
-    ``parent`` is the address of the physical function of a virtual one, or of
-    the device a mediated device lives on. ``mdev_types`` gives, for a device
-    that can carry mediated devices, how many of each type it can carry when it
-    carries no other.
-    """
+    """A device that can be handed to a guest."""
 
     address: DeviceAddress
     vendor: HexId
     product: HexId
     type: DeviceType = "pci"
     parent: DeviceAddress | None = None
+    """Address of a virtual function's physical one, or of the device that a mediated device lives on."""
     cell: CellId | None = None
     tags: Tags = {}
     live_migratable: bool | None = None
     mdev_types: Annotated[dict[Label, Amount], Field(max_length=256), BY_KEY] = {}
+    """How many mediated devices of each type it can carry when it carries no other."""
 
 
 class Inventory(Model):
-    """Everything a node has. ``cells`` may be empty: a host without NUMA knowledge."""
+    """Everything a node has."""
 
     cpus: CpuSet
     memory_mib: Amount
     disk_gib: Gibibytes = 0
     cells: Annotated[list[Cell], Field(max_length=1024), FailFast()] = []
+    """Empty for a host without NUMA knowledge."""
     devices: Annotated[list[Device], Field(max_length=65_536), FailFast()] = []
     custom: Annotated[dict[ResourceName, Amount], Field(max_length=256), BY_KEY] = {}
     traits: Annotated[list[TraitName], Field(max_length=4096)] = []

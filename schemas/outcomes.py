@@ -29,41 +29,40 @@ class Answer(Model):
 
 
 class Reason(Answer):
-    """Why something was refused: a code to act on, the numbers behind it, and a sentence.
-
-    ``used`` and ``capacity`` are those of ``resource`` on ``node`` before the
-    command; ``short_by`` is how much more capacity would have let it through.
-    ``cells`` and ``devices`` say what each host cell and device lacked.
-    """
+    """Why something was refused: a code to act on, the numbers behind it, and a sentence."""
 
     code: ReasonCode
     detail: str
+    """The reason as a sentence for people; its wording may change."""
     node: str | None = None
     resource: str | None = None
     requested: int | None = None
     used: int | None = None
+    """Of ``resource`` on ``node``, before the command."""
     capacity: int | None = None
+    """Of ``resource`` on ``node``, before the command."""
     short_by: int | None = None
+    """How much more capacity would have let it through."""
     cells: list[dict[str, object]] | None = None
+    """What each host cell that was tried lacked."""
     devices: list[dict[str, object]] | None = None
+    """What each device that was looked at lacked, or who holds it."""
 
 
 class AssignedCell(Answer):
-    """Where one guest cell lies.
-
-    ``pins`` maps each dedicated vCPU to its host CPU. ``shared_vcpus`` float
-    over ``shared_cpus`` of the host cell. ``emulator_cpus`` is where the
-    emulator threads run when they have CPUs of their own.
-    """
+    """Where one guest cell lies."""
 
     guest_cell: int
     host_cell: int
     memory_mib: int
     page_size_kib: int | None = None
     pins: dict[str, int] = {}
+    """The host CPU of each dedicated vCPU."""
     shared_vcpus: str = ""
+    """The vCPUs that float over ``shared_cpus``."""
     shared_cpus: str = ""
     emulator_cpus: str = ""
+    """Where the emulator's threads run when they have CPUs of their own."""
 
 
 class AssignedDevice(Answer):
@@ -97,19 +96,25 @@ class MemberAssignment(Answer):
 
 
 class Outcome(Answer):
-    """The answer to one command. ``generation`` is the node's after it; 0 where there is no node."""
+    """The answer to one command."""
 
     version: Version = VERSION
     command: Identifier
     kind: str
     status: Status
+    """``applied`` and ``rejected`` are final; ``parked`` and ``dead`` may still be followed by one of them."""
     node: str
     instance: Identifier | None = None
     at: Moment
+    """When it was decided."""
     generation: int = 0
+    """The node's version after the command; 0 where there is no node."""
     dry_run: bool = False
     assignment: Assignment | None = None
     assignments: list[MemberAssignment] | None = None
     usage: dict[str, Usage] = {}
+    """The node's plain resources after the command."""
     reasons: list[Reason] = []
+    """Every reason, not only the first."""
     drift: list[dict[str, object]] | None = None
+    """What an audit found to differ between ledger and hypervisor."""

@@ -87,25 +87,31 @@ class DevicePattern(Model):
 
 
 class Policy(Model):
-    """An operator's settings for one node.
-
-    With ``devices`` null, every device of a pushed inventory may be handed out
-    and none of an observed one: a hypervisor also reports the devices its host
-    lives on.
-    """
+    """An operator's settings for one node."""
 
     enabled: bool = True
+    """False refuses all growth; what is held stays, and may shrink and go."""
     ratios: Ratios = Ratios()
     reserved: Reserved = Reserved()
     overhead: Overhead = Overhead()
     shared_cpus: CpuSet | None = None
+    """Host CPUs that shared vCPUs float over; null: all, or none where ``dedicated_cpus`` is given."""
     dedicated_cpus: CpuSet | None = None
+    """Host CPUs that are given to one instance alone; null: none."""
     cell_strategy: Literal["spread", "pack"] = "spread"
+    """Use the emptiest host cells first, or the fullest."""
     devices: Annotated[list[DevicePattern], Field(max_length=1024)] | None = None
+    """Which devices may be handed out.
+
+    Null: every device of a pushed inventory and none of an observed one, since
+    a hypervisor also reports the devices that its host lives on.
+    """
     limits: Annotated[dict[LimitedResource, Limit], Field(max_length=256), BY_KEY] = {}
     traits: Annotated[list[TraitName], Field(max_length=4096)] = []
     verify_deletes: bool = True
+    """A delete releases only once the hypervisor says that the domain is gone."""
     max_inventory_age_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60
+    """How old what is known of the hardware may be when a decision needs it."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:

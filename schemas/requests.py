@@ -32,12 +32,13 @@ CellCount = Annotated[int, Field(ge=1, le=1024)]
 
 
 class Disk(Model):
-    """Local disk of an instance. A root disk on a volume takes no local disk."""
+    """Local disk of an instance."""
 
     root_gib: Gibibytes = 0
     ephemeral_gib: Gibibytes = 0
     swap_mib: Amount = 0
     boot_from_volume: bool = False
+    """The root disk lies on a volume and takes no local disk."""
 
     @property
     def total_mib(self) -> int:
@@ -53,6 +54,7 @@ class Resources(Model):
     memory_mib: PositiveAmount
     disk: Disk = Disk()
     custom: Annotated[dict[ResourceName, PositiveAmount], Field(max_length=256), BY_KEY] = {}
+    """A producer's own resources, which the node's inventory counts."""
 
 
 class GuestCell(Model):
@@ -77,27 +79,32 @@ class Topology(Model):
 
     cpu_policy: CpuPolicy = "shared"
     thread_policy: ThreadPolicy | None = None
+    """How dedicated vCPUs use the threads of a core: together, alone on it, or only together; null: no matter."""
     emulator_threads: EmulatorThreads | None = None
+    """Where the emulator runs: on the shared CPUs, or on a dedicated CPU more; null: with the vCPUs."""
     dedicated_vcpus: CpuSet | None = None
+    """The vCPUs with a host CPU of their own, where the policy is ``mixed``."""
     realtime_vcpus: CpuSet | None = None
+    """The vCPUs scheduled in real time; the others do the guest's housekeeping."""
     page_size: PageSize | None = None
+    """A class of page sizes, or a size in KiB; null: whatever the host does by itself."""
     cells: CellCount | GuestCells | None = None
+    """Guest NUMA cells: how many equal ones, or each with its vCPUs and memory."""
     networks: Networks | None = None
     locked_memory: bool = False
 
 
 class DeviceMatch(Model):
-    """Properties a device must have; those not named do not matter.
-
-    ``address`` may hold ``*`` and ``?``. ``mdev_type`` names a mediated device
-    type such as ``nvidia-35``. Every tag must be equal.
-    """
+    """Properties a device must have; those not named do not matter."""
 
     vendor: HexId | None = None
     product: HexId | None = None
     address: AddressPattern | None = None
+    """May hold ``*`` and ``?``."""
     mdev_type: Label | None = None
+    """A type of mediated devices, such as ``nvidia-35``."""
     tags: Tags = {}
+    """Each must be there and equal."""
 
 
 class DeviceRequest(Model):
@@ -108,7 +115,9 @@ class DeviceRequest(Model):
     match: Annotated[list[DeviceMatch], Field(min_length=1, max_length=64)]
     type: DeviceType | None = None
     affinity: Affinity = "legacy"
+    """How near the guest's cells: on one of them, there or on no known cell, there if possible, or on its socket."""
     live_migratable: bool | None = None
+    """Only devices that can, or cannot, be moved live; null: no matter."""
 
 
 class Traits(Model):
