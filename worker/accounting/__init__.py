@@ -1,0 +1,1 @@
+"""The rules: pure decisions on states, commands and time."""

@@ -35,10 +35,7 @@ def fit(
         return missing
     if missing is not None:
         return [missing]
-    if not own:
-        result = _fit_new(node, shape)
-    else:
-        result = _fit_again(node, shape, own)
+    result = _fit_again(node, shape, own) if own else _fit_new(node, shape)
     if isinstance(result, list):
         return [why if why.node else why.model_copy(update={"node": name}) for why in result]
     return result
