@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PRIORITY_SINCE = (4, 0)
-
 
 @dataclass(slots=True)
 class ConsumerCounts:
@@ -57,10 +55,6 @@ class ConsumingChannel:
     channel: AbstractChannel | None = None
     taking: bool = True
     drained: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def open(self, queue: str, prefetch: int, sink: Deliveries, priority: int | None) -> None:
-        """Register on the queue."""
-        self.channel = await self.link.consume(queue, sink, prefetch, priority)
 
     async def drain(self, deadline: float) -> bool:
         """Take no more and wait, until loop time ``deadline``, for what was handed out; false if some is left."""
@@ -99,7 +93,6 @@ class Consumer:
         self._prefetch = prefetch
         self._sink = sink
         self._channels: dict[int, ConsumingChannel] = {}
-        self._priorities: dict[int, int] = {}
         self._link: Link | None = None
         self._dirty: set[ConsumingChannel] = set()
         self._loop = asyncio.get_running_loop()
@@ -146,20 +139,7 @@ class Consumer:
         channel all the same, and the ids keep the second execution harmless.
         """
         await self._close(shard, self._loop.time() + timeout)
-        if self._link is not None and not self.paused:
-            await self._open(shard, prefetch)
-
-    async def prefer(self, shards: Iterable[int], *, timeout: float) -> None:  # noqa: ASYNC109 - a budget for draining, not for the call
-        """Ask a broker that knows priorities (RabbitMQ 4) to make this worker the active consumer of these shards.
-
-        A registration keeps its priority for life, so the shards whose
-        priority changes are registered anew.
-        """
-        wanted = dict.fromkeys(shards, 1)
-        changed = [shard for shard in self._shards if wanted.get(shard) != self._priorities.get(shard)]
-        self._priorities = wanted
-        if self._link is not None and self._link.server_version >= PRIORITY_SINCE:
-            await asyncio.gather(*(self.yield_shard(shard, timeout=timeout) for shard in changed))
+        await self._open_again(shard, prefetch)
 
     async def pause(self, *, timeout: float) -> None:  # noqa: ASYNC109 - a budget for draining, not for the call
         """Leave all shards to others until :meth:`resume`; returns when what was handed out is settled or late."""
@@ -169,10 +149,8 @@ class Consumer:
 
     async def resume(self) -> None:
         """Stand by on all shards again."""
-        if self.paused:
-            self.paused = False
-            if self._link is not None:
-                await self.attach(self._link)
+        self.paused = False
+        await asyncio.gather(*(self._open_again(shard) for shard in self._shards))
 
     async def _open(self, shard: int, prefetch: int | None = None) -> None:
         link = self._link
@@ -182,8 +160,22 @@ class Consumer:
         channel = ConsumingChannel(shard, link)
         self._channels[shard] = channel
         frames = Deliveries(lambda message: self._take(channel, message), link.abort)
-        priority = self._priorities.get(shard) if link.server_version >= PRIORITY_SINCE else None
-        await channel.open(command_queue(shard), prefetch or self._prefetch, frames, priority)
+        # Known before the first delivery, which may come and be settled before consuming has returned.
+        channel.channel = await link.channel(frames)
+        if self._channels.get(shard) is channel:
+            await link.consume(channel.channel, command_queue(shard), prefetch or self._prefetch)
+        else:
+            await link.close_channel(channel.channel)
+
+    async def _open_again(self, shard: int, prefetch: int | None = None) -> None:
+        link = self._link
+        if link is None or self.paused:
+            return
+        try:
+            await self._open(shard, prefetch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the session connects again and registers everywhere
+            logger.warning("could not register again on shard %02d: %s", shard, error)
+            link.abort()
 
     async def _close(self, shard: int, deadline: float) -> None:
         channel = self._channels.get(shard)

@@ -151,7 +151,8 @@ class Archiver:
         """Consume over a new link."""
         self._waiting, self._watermark = [], Watermark()
         self._link = link
-        self._channel = await link.consume(DEAD_QUEUE, Deliveries(self._take, link.abort), PREFETCH)
+        self._channel = await link.channel(Deliveries(self._take, link.abort))
+        await link.consume(self._channel, DEAD_QUEUE, PREFETCH)
         if self._task is None:
             self._task = asyncio.create_task(self._work(), name="broker-archiver")
 

@@ -76,6 +76,11 @@ class _ConfirmChannel:
         self._channel = await self.link.channel(Confirms(self._on_confirm), confirms=True)
         self.number = self._channel.number or 0
 
+    @property
+    def under_way(self) -> int:
+        """How many messages the broker has not answered for."""
+        return len(self._open)
+
     async def room(self) -> int:
         """How many more messages may be under way; waits until it is at least one."""
         while not self.lost and len(self._open) >= WINDOW:
@@ -129,6 +134,11 @@ class Publisher:
         self._session = session
         self._confirm_seconds = confirm_seconds
         self._channel: _ConfirmChannel | None = None
+
+    @property
+    def under_way(self) -> int:
+        """How many messages the broker has not answered for."""
+        return self._channel.under_way if self._channel is not None else 0
 
     async def attach(self, link: Link) -> None:
         """Publish over a new link from now on."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aio_pika.abc import AbstractChannel
-    from pamqp.common import FieldTable
 
     from worker.broker.tap import FrameSink
 
@@ -146,13 +145,10 @@ class Link:
             self.tap.sinks[channel.number] = sink
         return channel
 
-    async def consume(self, queue: str, sink: FrameSink, prefetch: int, priority: int | None = None) -> AbstractChannel:
-        """Open a channel and consume a queue on it; what is delivered goes to ``sink``."""
-        channel = await self.channel(sink)
+    async def consume(self, channel: AbstractChannel, queue: str, prefetch: int) -> None:
+        """Consume a queue on a channel; what is delivered goes to the channel's sink."""
         await channel.set_qos(prefetch)
-        arguments: FieldTable | None = {"x-priority": priority} if priority is not None else None
-        await (await channel.get_queue(queue, ensure=False)).consume(_left_to_the_tap, arguments=arguments)
-        return channel
+        await (await channel.get_queue(queue, ensure=False)).consume(_left_to_the_tap)
 
     async def scratch_channel(self) -> AbstractChannel:
         """Open a channel that may be closed by the broker without consequences."""

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import aio_pika
+import pytest
+from yarl import URL
+
+from deploy.lib.stack import Stack
+from tests.integration.broker_harness import DEADLINE_SECONDS, Taker
+from tests.servers import Vhost
+from worker.broker import topology
+from worker.broker.session import BrokerOptions, Link, Session
+from worker.engine.ports import BrokerUnavailable
+
+pytestmark = pytest.mark.integration
+
+SHARDS = 3
+
+
+@asynccontextmanager
+async def linked(url: str) -> AsyncIterator[Link]:
+    async def nothing(_link: Link) -> None:
+        pass
+
+    session = Session(BrokerOptions((url,)), "test", on_ready=nothing, on_lost=lambda _link: None)
+    session.start()
+    try:
+        yield await session.ready(DEADLINE_SECONDS)
+    finally:
+        await session.close()
+
+
+def user_without_configure(stack: Stack, vhost: Vhost) -> str:
+    """The address for a broker user who may publish and consume, and declare nothing."""
+    name = f"runner-{uuid4().hex}"
+    stack.rabbitmq.control("add_user", name, "secret")
+    stack.rabbitmq.control("set_permissions", "--vhost", vhost.name, name, "^$", ".*", ".*")
+    return str(URL(vhost.url).with_user(name).with_password("secret"))
+
+
+async def test_applying_twice_is_as_good_as_once_and_then_nothing_is_wrong(vhost: Vhost) -> None:
+    async with linked(vhost.url) as link:
+        missing = await topology.check(link, SHARDS)
+        assert len(missing) == 3 + 1 + SHARDS
+        assert all("topology apply" in finding.remedy for finding in missing)
+        assert await topology.apply(link, SHARDS) == []
+        assert await topology.apply(link, SHARDS) == []
+        assert await topology.check(link, SHARDS) == []
+
+
+async def test_queues_of_another_kind_and_queues_too_many_are_found(vhost: Vhost) -> None:
+    async with linked(vhost.url) as link, await aio_pika.connect(vhost.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("nodeledger.commands.01", durable=True)
+        findings = await topology.apply(link, SHARDS)
+        assert [finding.subject for finding in findings] == ["queue nodeledger.commands.01"]
+        assert "x-queue-type" in findings[0].problem or "type" in findings[0].problem
+        assert [finding.subject for finding in await topology.check(link, SHARDS - 1)] == [
+            "queue nodeledger.commands.01",
+            "queue nodeledger.commands.02",
+        ]
+
+
+async def test_a_worker_that_may_declare_nothing_runs_on_what_another_user_declared(stack: Stack, vhost: Vhost) -> None:
+    url = await asyncio.to_thread(user_without_configure, stack, vhost)
+    worker = Taker(url, shards=SHARDS)
+    worker.broker.start()
+    try:
+        with pytest.raises(BrokerUnavailable, match="topology apply") as caught:
+            await worker.broker.ready(1)
+        assert "secret" not in str(caught.value)
+        async with linked(vhost.url) as link:
+            assert await topology.apply(link, SHARDS) == []
+        await worker.broker.ready(DEADLINE_SECONDS)
+    finally:
+        await worker.broker.close()
+
+
+async def test_a_password_that_is_wrong_is_said_without_the_password(vhost: Vhost) -> None:
+    worker = Taker(str(URL(vhost.url).with_password("hunter2")))
+    worker.broker.start()
+    try:
+        with pytest.raises(BrokerUnavailable, match="ACCESS_REFUSED") as caught:
+            await worker.broker.ready(1)
+        assert "hunter2" not in str(caught.value)
+    finally:
+        await worker.broker.close()
