@@ -20,6 +20,8 @@ PORTS = range(20_000, 32_000)
 MARK = "NODELEDGER_STACK_PROCESS"
 # The bits of linux/capability.h that let a process pass through a folder that is closed to its user.
 PASSING_CAPABILITIES = {"dac_read_search": 1 << 2, "dac_override": 1 << 1}
+# Servers outlive whoever starts them; a collected Popen would warn of that.
+_started: list[subprocess.Popen[bytes]] = []
 
 
 class StackError(Exception):
@@ -83,7 +85,7 @@ class Account:
     ) -> subprocess.Popen[bytes]:
         """Start `command` in the background; it and its children can be found by `mark` ever after."""
         with log.open("ab") as output:
-            return subprocess.Popen(
+            server = subprocess.Popen(
                 [*self.prefix, *command],
                 env={**env, MARK: mark},
                 cwd=cwd,
@@ -92,6 +94,8 @@ class Account:
                 stderr=output,
                 start_new_session=True,
             )
+        _started.append(server)
+        return server
 
 
 def marked(mark: str) -> list[int]:

@@ -78,7 +78,6 @@ class Stack:
         """Stop both servers and leave no process; the data stays for the next `up`."""
         with _locked(self.folder):
             self.rabbitmq.stop()
-            self.rabbitmq.stop_port_mapper()
             self.postgres.stop()
 
     def server(self, name: str) -> Postgres | RabbitMQ:
@@ -113,6 +112,8 @@ def _prepare(folder: Path) -> None:
         record = json.loads(file.read_text(encoding="utf-8"))
         stack = Stack.at(folder)
         stopped = [name for name in SERVERS if not stack.server(name).running()]
+        for name in stopped:
+            stack.server(name).stop()  # what a crash left would hold on to its ports
     else:
         record = {"ports": {}, "secrets": {name: secrets.token_urlsafe(24) for name in SECRETS}}
         stopped = list(SERVERS)
