@@ -27,10 +27,13 @@ class Column:
 
 
 def columns(spec: str) -> list[Column]:
-    """Read a table's columns from ``key:title`` words; a ``#`` before the key aligns a number to the right."""
+    """Read a table's columns from ``key`` words; a ``#`` before the key aligns a number to the right.
+
+    A title other than the key follows it after a colon, with ``_`` for blanks.
+    """
     parts = [word.partition(":") for word in spec.split()]
     return [
-        Column(key.removeprefix("#"), (title or key.removeprefix("#")).replace("_", " "), number=key.startswith("#"))
+        Column(key.removeprefix("#"), title.replace("_", " ") or key.removeprefix("#"), number=key.startswith("#"))
         for key, _, title in parts
     ]
 

@@ -32,8 +32,8 @@ Everything = Annotated[bool, typer.Option("--all", help="All letters that are op
 Actor = Annotated[str | None, typer.Option(help="Who is written down as having done it; the user and host if unset.")]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at the most.")]
 
-_LETTER_COLUMNS: Final = "#id reason node kind command state #attempts:times first_seen:first_seen detail"
-_GROUP_COLUMNS: Final = "#letters #nodes reason #example first_seen:first_seen last_seen:last_seen fingerprint:group"
+_LETTER_COLUMNS: Final = "#id reason node kind command state #attempts:times first_seen detail"
+_GROUP_COLUMNS: Final = "#letters #nodes reason #example first_seen last_seen fingerprint:group"
 
 
 @app.command("list")

@@ -137,9 +137,13 @@ async def shards() -> int:
 
 async def stored_shards(pool: asyncpg.Pool) -> int:
     """How many shards the installation has; the setting before the first worker has started."""
+    import asyncpg
+
     from worker.ledger.statements import statement
 
-    stored: int | None = await pool.fetchval(statement("show_shards"))
+    stored: int | None = None
+    with suppress(asyncpg.UndefinedTableError):
+        stored = await pool.fetchval(statement("show_shards"))
     return load_settings().shards if stored is None else stored
 
 
