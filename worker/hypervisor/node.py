@@ -24,7 +24,18 @@ T = TypeVar("T")
 class NodeLink:
     """The way to one node: at most one call at a time, and a call that hangs keeps the slot until it returns."""
 
-    __slots__ = ("_breaker", "_call", "_connection", "_lock", "_threads", "last_used", "reader", "retired", "uri")
+    __slots__ = (
+        "_answered",
+        "_breaker",
+        "_call",
+        "_connection",
+        "_lock",
+        "_threads",
+        "last_used",
+        "reader",
+        "retired",
+        "uri",
+    )
 
     def __init__(self, uri: str, threads: Threads, shared: Shared) -> None:
         self.uri = uri
@@ -33,6 +44,7 @@ class NodeLink:
         self.retired = False
         self._threads = threads
         self._breaker = Breaker()
+        self._answered = False
         self._call: Call[object] | None = None
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
@@ -54,7 +66,7 @@ class NodeLink:
             self._refuse()
             self.last_used = monotonic()
             try:
-                call = self._threads.submit(lambda: self._on_thread(question), trusted=self._breaker.failures == 0)
+                call = self._threads.submit(lambda: self._on_thread(question), trusted=self._answered)
                 self._call = call  # type: ignore[assignment]
                 answer = await self._threads.result(call, deadline_seconds=deadline_seconds)
             except DeadlinePassed:
@@ -66,6 +78,7 @@ class NodeLink:
             except CallFailed as failure:
                 raise self._failed(str(failure)) from None
             self._breaker.succeeded()
+            self._answered = True
             return answer
 
     def hang_up(self) -> Call[None] | None:
@@ -86,6 +99,7 @@ class NodeLink:
 
     def _failed(self, reason: str) -> HypervisorUnreachable:
         self._breaker.failed(monotonic(), reason)
+        self._answered = False
         return HypervisorUnreachable(reason)
 
     def _on_thread(self, question: Callable[[Connection], T]) -> T:

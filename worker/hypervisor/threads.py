@@ -1,13 +1,14 @@
 """Threads for calls that block and may never return.
 
-A call that hangs cannot be taken back: its thread is lost until it returns.
-So calls are counted in two classes. A *quick* one is younger than a quarter of
-a second; only ``limit`` of these run at once, which keeps ten thousand healthy
-nodes from crowding the processor. A *slow* one no longer stands in anybody's
-way: another thread is started in its place, up to ``ceiling`` threads in all.
-Of these the last ``limit`` are kept for trusted calls, those to nodes that
-answered the last time; so nodes that hang again and again can never take what
-the healthy need. Threads are daemons: the process ends whatever they wait for.
+A call that hangs cannot be taken back: its thread is lost until it returns. So
+calls are counted twice. Only ``limit`` run at once as long as they return
+briskly, which keeps ten thousand healthy nodes from crowding the processor. If
+for a moment none returns while others wait, those under way are waiting
+themselves and no longer count: others are started beside them, up to
+``ceiling`` threads in all. Of these the last ``limit`` are kept for trusted
+calls, those to nodes that answered the last time, which also go first: nodes
+that hang can never take what the healthy need. Threads are daemons: the
+process ends whatever they wait for.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SLOW_AFTER_SECONDS: Final = 0.25
+STALLED_AFTER_SECONDS: Final = 0.02
 
 
 class DeadlinePassed(Exception):  # noqa: N818 - what happened
@@ -37,15 +38,13 @@ class NoThread(Exception):  # noqa: N818 - what happened
 class Call(Generic[T]):
     """One call under way. ``finished`` turns true when its function has really returned, deadline or not."""
 
-    __slots__ = ("answer", "finished", "function", "slow", "slowing", "started")
+    __slots__ = ("answer", "finished", "function", "started")
 
     def __init__(self, function: Callable[[], T], answer: asyncio.Future[T]) -> None:
         self.function = function
         self.answer = answer
         self.started = False
-        self.slow = False
         self.finished = False
-        self.slowing: asyncio.TimerHandle | None = None
 
     @property
     def given_up(self) -> bool:
@@ -63,7 +62,9 @@ class Threads:
         self._waiting: tuple[deque[Call[object]], deque[Call[object]]] = (deque(), deque())
         self._alive = 0
         self._running = 0
-        self._quick = 0
+        self._returns = 0
+        self._brisk: set[Call[object]] = set()
+        self._watch: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -91,7 +92,7 @@ class Threads:
             DeadlinePassed: it took longer, and may still be running.
             NoThread: no thread became free for it, and it will not be run.
         """
-        expiry = asyncio.get_running_loop().call_later(deadline_seconds, _expire, call)
+        expiry = asyncio.get_running_loop().call_later(deadline_seconds, self._expire, call)
         try:
             return await call.answer
         finally:
@@ -108,36 +109,44 @@ class Threads:
 
     def _start_waiting(self) -> None:
         for trusted, queue in ((True, self._waiting[0]), (False, self._waiting[1])):
-            while queue and self._quick < self._limit and self._running < self._room(trusted=trusted):
+            while queue and len(self._brisk) < self._limit and self._running < self._room(trusted=trusted):
                 call = queue.popleft()
                 if call.answer.done():
                     call.finished = True
                     continue
                 call.started = True
-                call.slowing = asyncio.get_running_loop().call_later(SLOW_AFTER_SECONDS, self._is_slow, call)
-                self._quick += 1
+                self._brisk.add(call)
                 self._running += 1
                 if self._running > self._alive:
                     self._spawn()
                 self._jobs.put(call)
+        if self._watch is None and (self._waiting[0] or self._waiting[1]):
+            loop = asyncio.get_running_loop()
+            self._watch = loop.call_later(STALLED_AFTER_SECONDS, self._look, self._returns)
+
+    def _look(self, returns_before: int) -> None:
+        """See whether any call has returned since the last look; if not, those under way no longer count."""
+        self._watch = None
+        if self._returns == returns_before:
+            self._brisk.clear()
+        self._start_waiting()
 
     def _spawn(self) -> None:
         self._alive += 1
         work = (self._jobs, asyncio.get_running_loop(), self._returned)
         Thread(target=_work, args=work, name=f"hypervisor-{self._alive}", daemon=True).start()
 
-    def _is_slow(self, call: Call[T]) -> None:
-        call.slow = True
-        self._quick -= 1
+    def _expire(self, call: Call[T]) -> None:
+        if not call.answer.done():
+            call.answer.set_exception(DeadlinePassed() if call.started else NoThread())
+        self._brisk.discard(call)
         self._start_waiting()
 
     def _returned(self, call: Call[T], result: T | None, error: BaseException | None) -> None:
         call.finished = True
         self._running -= 1
-        if not call.slow:
-            self._quick -= 1
-            if call.slowing is not None:
-                call.slowing.cancel()
+        self._returns += 1
+        self._brisk.discard(call)
         if not call.answer.done():
             if error is None:
                 call.answer.set_result(result)  # type: ignore[arg-type]
@@ -147,11 +156,6 @@ class Threads:
             self._alive -= 1
             self._jobs.put(None)
         self._start_waiting()
-
-
-def _expire(call: Call[T]) -> None:
-    if not call.answer.done():
-        call.answer.set_exception(DeadlinePassed() if call.started else NoThread())
 
 
 def _work(

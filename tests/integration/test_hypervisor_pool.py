@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+import libvirt
+import pytest
+
+from worker.engine.ports import HypervisorUnreachable
+from worker.hypervisor import Hypervisors
+
+T = TypeVar("T")
+
+TEST = "test:///default"
+ALLOWED = (TEST, "qemu+tcp://127.0.0.1:*/system", "test+tcp://127.0.0.1:*/default", "test:///*/*/*/*/*.xml")
+PATIENCE = 20.0
+LIBVIRTD = shutil.which("libvirtd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+@asynccontextmanager
+async def hypervisors(deadline: float = 5.0, threads: int = 64) -> AsyncIterator[Hypervisors]:
+    made = Hypervisors(allowed=ALLOWED, deadline_seconds=deadline, threads=threads)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@contextmanager
+def mute_server() -> Iterator[str]:
+    """A server that accepts and never answers: the kernel accepts, and nobody reads."""
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=4096)) as listener:
+        yield f"qemu+tcp://127.0.0.1:{listener.getsockname()[1]}/system"
+
+
+async def eventually(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until the hypervisor answers."""
+    deadline = monotonic() + PATIENCE
+    while True:
+        try:
+            return await ask()
+        except HypervisorUnreachable:
+            if monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.05)
+
+
+async def unreachable(asked: Awaitable[object]) -> tuple[str, float]:
+    """What is said of a hypervisor that is not reached, and after how long, in seconds."""
+    began = monotonic()
+    with pytest.raises(HypervisorUnreachable) as caught:
+        await asked
+    return caught.value.detail, monotonic() - began
+
+
+async def test_a_host_is_read_and_an_unchanged_one_is_the_same_object() -> None:
+    async with hypervisors() as pool:
+        inventory = await pool.inventory("cn-1", TEST)
+        assert (inventory.cpus, inventory.memory_mib, inventory.disk_gib) == ("0-15", 3072, 100)
+        assert [(cell.id, cell.cpus, cell.memory_mib) for cell in inventory.cells] == [
+            (0, "0-7", 2048),
+            (1, "8-15", 4096),
+        ]
+        assert await pool.inventory("cn-1", TEST) is inventory
+        assert await pool.inventory("cn-2", TEST) is inventory
+
+
+async def test_a_private_test_host_has_the_cpus_and_memory_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "node.xml"
+    file.write_text(
+        "<node><cpu><mhz>2000</mhz><model>x</model><active>64</active><nodes>2</nodes><sockets>1</sockets>"
+        "<cores>16</cores><threads>2</threads></cpu><memory>268435456</memory></node>"
+    )
+    pool = Hypervisors(allowed=[f"test://{tmp_path}/*.xml"])
+    inventory = await pool.inventory("cn-1", f"test://{file}")
+    await pool.close()
+    assert (inventory.cpus, inventory.memory_mib) == ("0-63", 262_144)
+
+
+async def test_an_address_that_is_not_allowed_is_never_opened() -> None:
+    async with hypervisors() as pool:
+        said, _ = await unreachable(pool.inventory("cn-1", "qemu:///session"))
+        assert "allowed" in said
+
+
+@pytest.fixture
+def domain() -> Iterator[libvirt.virDomain]:
+    connection = libvirt.open(TEST)
+    made = connection.defineXML(
+        f"<domain type='test'><name>{uuid4()}</name><uuid>{uuid4()}</uuid><memory unit='MiB'>64</memory>"
+        "<vcpu>2</vcpu><cputune><vcpupin vcpu='0' cpuset='3'/></cputune><os><type>hvm</type></os></domain>"
+    )
+    yield made
+    with contextlib.suppress(libvirt.libvirtError):
+        made.destroy()
+    with contextlib.suppress(libvirt.libvirtError):
+        made.undefine()
+    connection.close()
+
+
+async def test_a_domain_is_shut_off_or_runs_or_is_absent(domain: libvirt.virDomain) -> None:
+    instance = UUID(domain.UUIDString())
+    async with hypervisors() as pool:
+        assert await pool.domain_state("cn-1", TEST, instance) == "shut_off"
+        domain.create()
+        assert await pool.domain_state("cn-1", TEST, instance) == "running"
+        domain.suspend()
+        assert await pool.domain_state("cn-1", TEST, instance) == "running"
+        domain.destroy()
+        domain.undefine()
+        assert await pool.domain_state("cn-1", TEST, instance) == "absent"
+
+
+async def test_all_domains_are_listed_with_what_they_use(domain: libvirt.virDomain) -> None:
+    domain.create()
+    async with hypervisors() as pool:
+        found = {listed.uuid: listed for listed in await pool.domains("cn-1", TEST)}
+    listed = found[UUID(domain.UUIDString())]
+    assert (listed.name, listed.active, listed.vcpus, listed.memory_mib) == (domain.name(), True, 2, 64)
+    assert listed.pinned_cpus == {3}
+
+
+async def test_a_refused_connection_says_so_and_is_not_tried_again_at_once() -> None:
+    with mute_server() as uri:
+        pass
+    async with hypervisors() as pool:
+        said, _ = await unreachable(pool.inventory("cn-1", uri))
+        assert "refused" in said
+        again, took = await unreachable(pool.inventory("cn-1", uri))
+        assert again == said
+        assert took < 0.1
+
+
+async def test_a_server_that_never_answers_costs_one_deadline_and_then_nothing() -> None:
+    async with hypervisors(deadline=0.3) as pool:
+        with mute_server() as uri:
+            said, took = await unreachable(pool.inventory("dead", uri))
+            assert said == "no answer within 0.3 s"
+            assert 0.25 < took < 2.0
+            for _ in range(10):
+                said, took = await unreachable(pool.domain_state("dead", uri, uuid4()))
+                assert took < 0.1
+            assert "not returned" in said
+
+
+async def test_a_node_whose_call_hangs_is_asked_again_only_when_the_call_has_returned() -> None:
+    async with hypervisors(deadline=0.2) as pool:
+        with mute_server() as uri:
+            await unreachable(pool.inventory("dead", uri))
+        # The server is gone: the hung call fails by itself, and what is asked now is a new connection.
+        deadline = monotonic() + PATIENCE
+        said = "not returned"
+        while "not returned" in said and monotonic() < deadline:
+            said, _ = await unreachable(pool.inventory("dead", uri))
+            await asyncio.sleep(0.02)
+        assert "not returned" not in said
+
+
+async def test_hundreds_of_hung_nodes_do_not_delay_the_others() -> None:
+    async with hypervisors(deadline=2.0, threads=8) as pool:
+        await pool.inventory("well", TEST)
+        with mute_server() as uri:
+            hung = [asyncio.create_task(unreachable(pool.inventory(f"dead-{n}", uri))) for n in range(200)]
+            waits = []
+            while not all(task.done() for task in hung):
+                began = monotonic()
+                await pool.inventory("well", TEST)
+                waits.append(monotonic() - began)
+                await asyncio.sleep(0.005)
+            await asyncio.gather(*hung)
+            for _ in range(20):
+                began = monotonic()
+                await pool.inventory("well", TEST)
+                waits.append(monotonic() - began)
+            assert statistics.median(waits) < 0.05
+
+
+async def test_closing_does_not_wait_for_what_hangs() -> None:
+    with mute_server() as uri:
+        async with hypervisors(deadline=0.1) as pool:
+            await pool.inventory("well", TEST)
+            await unreachable(pool.inventory("dead", uri))
+            began = monotonic()
+        assert monotonic() - began < 1.5
+
+
+class Daemon:
+    """A libvirt daemon of the test's own, with the test driver behind real sockets."""
+
+    def __init__(self, folder: Path) -> None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            self.port = free.getsockname()[1]
+        self.uri = f"test+tcp://127.0.0.1:{self.port}/default"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        (folder / "libvirtd.conf").write_text(
+            f'listen_tls = 0\nlisten_tcp = 1\nlisten_addr = "127.0.0.1"\ntcp_port = "{self.port}"\nauth_tcp = "none"\n'
+        )
+        folder.chmod(0o777)
+
+    async def start(self) -> None:
+        arguments = [str(LIBVIRTD), "--listen", "--config", f"{self._folder}/libvirtd.conf"]
+        self._process = subprocess.Popen(  # noqa: ASYNC220 - it only starts
+            [*arguments, "--pid-file", f"{self._folder}/pid"],
+            stderr=subprocess.DEVNULL,
+            env={"HOME": str(self._folder), "XDG_RUNTIME_DIR": str(self._folder), "PATH": os.environ["PATH"]},
+            user="nobody" if os.geteuid() == 0 else None,
+        )
+        deadline = monotonic() + PATIENCE
+        while monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            await asyncio.sleep(0.05)
+        raise TimeoutError
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+
+@pytest.fixture
+async def daemon() -> AsyncIterator[Daemon]:
+    if LIBVIRTD is None:
+        pytest.skip("needs libvirtd: Debian's package libvirt-daemon")
+    with TemporaryDirectory(prefix="libvirtd-") as folder:
+        made = Daemon(Path(folder))
+        try:
+            await made.start()
+            yield made
+        finally:
+            made.send(signal.SIGKILL)
+
+
+async def test_a_connection_that_died_is_replaced_within_the_call(daemon: Daemon) -> None:
+    async with hypervisors() as pool:
+        inventory = await pool.inventory("cn-1", daemon.uri)
+        daemon.send(signal.SIGKILL)
+        await daemon.start()
+        assert await pool.inventory("cn-1", daemon.uri) is inventory
+
+
+async def test_a_daemon_that_was_away_is_found_again(daemon: Daemon) -> None:
+    async with hypervisors() as pool:
+        await pool.inventory("cn-1", daemon.uri)
+        daemon.send(signal.SIGKILL)
+        await unreachable(pool.inventory("cn-1", daemon.uri))
+        await daemon.start()
+        assert (await eventually(lambda: pool.inventory("cn-1", daemon.uri))).cpus == "0-15"
+
+
+async def test_a_daemon_that_hangs_costs_one_deadline_and_answers_again_when_it_wakes(daemon: Daemon) -> None:
+    async with hypervisors(deadline=0.3) as pool:
+        inventory = await pool.inventory("cn-1", daemon.uri)
+        daemon.send(signal.SIGSTOP)
+        said, took = await unreachable(pool.inventory("cn-1", daemon.uri))
+        assert said == "no answer within 0.3 s"
+        said, took = await unreachable(pool.inventory("cn-1", daemon.uri))
+        assert took < 0.1
+        daemon.send(signal.SIGCONT)
+        assert await eventually(lambda: pool.inventory("cn-1", daemon.uri)) is inventory
