@@ -37,7 +37,10 @@ async def test_a_ledger_that_agrees_with_itself_has_no_differences(ledger: async
         ("UPDATE nodeledger.entry SET deltas[1] = deltas[1] + 1 WHERE kind = 'delete'", {"use", "chain"}),
         ("UPDATE nodeledger.entry SET used_after[1] = used_after[1] + 1 WHERE kind = 'delete'", {"chain"}),
         ("DELETE FROM nodeledger.entry WHERE kind = 'migrate'", {"use"}),
-        ("UPDATE nodeledger.allocation SET charge = '{\"vcpus\": 3}' WHERE role = 'move_destination'", {"use", "charge"}),
+        (
+            "UPDATE nodeledger.allocation SET charge = '{\"vcpus\": 3}' WHERE role = 'move_destination'",
+            {"use", "charge"},
+        ),
         ("UPDATE nodeledger.allocation SET full_charge = '{}' WHERE role = 'active'", {"charge"}),
         ("DELETE FROM nodeledger.pinned_cpu WHERE cpu = 4", {"holding"}),
         ("INSERT INTO nodeledger.pinned_cpu SELECT id, 9, gen_random_uuid() FROM nodeledger.node", {"holding"}),

@@ -106,6 +106,8 @@ async def agree_on_shards(connection: Connection, shards: int) -> None:
     Raises:
         ShardsDifferError: the installation has another number.
     """
-    agreed = await connection.fetchval(statement("shards_agree"), shards)
+    agreed = None
+    while agreed is None:  # nothing is seen while another worker's very first statement is being committed
+        agreed = await connection.fetchval(statement("shards_agree"), shards)
     if agreed != shards:
         raise ShardsDifferError(f"this worker is set to {shards} shards, the installation has {agreed}")
