@@ -22,12 +22,12 @@ SMALL = {"worker", "shard", "installation", "outbox", "probe"}
 """Tables with a row for each worker, shard, batch in flight or node out of reach: reading them whole is no harm."""
 
 FILL = """
-INSERT INTO nodeledger.node (name, generation) SELECT 'cn-' || k, 1 FROM generate_series(1, 2000) AS k;
+INSERT INTO nodeledger.node (name, generation) SELECT 'cn-' || k, 1 FROM generate_series(1, 5000) AS k;
 INSERT INTO nodeledger.node_profile (node_id, hypervisor, policy)
 SELECT n.id, 'test:///default', '{}' FROM nodeledger.node AS n;
 CREATE TEMPORARY TABLE made AS
-SELECT gen_random_uuid() AS id, 'cn-' || k % 2000 + 1 AS node, k % 2000 + 1 AS node_id, k AS place
-FROM generate_series(1, 8000) AS k;
+SELECT gen_random_uuid() AS id, 'cn-' || k % 5000 + 1 AS node, k % 5000 + 1 AS node_id, k AS place
+FROM generate_series(1, 20000) AS k;
 INSERT INTO nodeledger.instance (id, version) SELECT m.id, 1 FROM made AS m;
 INSERT INTO nodeledger.allocation (instance, node_id, role, request, full_charge, charge, assignment, claimed_at)
 SELECT m.id, m.node_id, 'active', '{}', '{}', '{}', '{}', now() FROM made AS m;
@@ -66,7 +66,7 @@ async def test_no_statement_on_the_road_reads_a_table_that_grows_from_end_to_end
     await owner.execute(FILL)
     await owner.close()
     connection = await asyncpg.connect(database.worker_url)
-    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute("SET plan_cache_mode = force_generic_plan; SET random_page_cost = 1.1")
     found = {name: await scanned(connection, name) - SMALL for name in ROAD}
     await connection.close()
     assert {name: tables for name, tables in found.items() if tables} == {}
