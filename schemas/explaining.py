@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -30,7 +30,7 @@ def describe(error: ValidationError, document: object) -> str:
         if fault["type"].startswith("union_tag"):
             path: tuple[int | str, ...] = ("kind",)
         else:
-            path = _fields(fault["loc"][1:], document)
+            path = _fields(fault["loc"][1:], document, missing=fault["type"] == "missing")
         words = _OWN_WORDS.get(fault["type"]) or _plain(fault["msg"])
         known = faults.setdefault(path, [])
         if words not in known:
@@ -51,16 +51,14 @@ def shown(name: str) -> str:
     return short if len(name) <= _SHOWN_CHARACTERS else f"{short}..."
 
 
-def _fields(location: Sequence[int | str], document: object) -> tuple[int | str, ...]:
-    """The parts of a location that are in the document, and the last, which may be what is missing."""
+def _fields(location: Sequence[int | str], document: object, *, missing: bool) -> tuple[int | str, ...]:
+    """The parts of a location that are in the document, and what is missing there."""
     path: list[int | str] = []
-    value = document
-    for place, part in enumerate(location):
-        if isinstance(value, list) and isinstance(part, int):
-            value = value[part] if part < len(value) else None
-        elif isinstance(value, dict) and part in value:
+    value: Any = document
+    for part in location:
+        if part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int):
             value = value[part]
-        elif not isinstance(value, dict) or place + 1 < len(location) or part == "[key]":
+        elif not (missing and part == location[-1]):
             continue
         path.append(part)
     return tuple(path)
