@@ -1,0 +1,60 @@
+"""A program: follow one real QEMU guest through its life, and print what the hypervisor adapter says at each step.
+
+A process can open only one embedded root ever, so this has a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import libvirt
+
+from worker.hypervisor import Hypervisors
+
+DEADLINE_SECONDS = 90.0
+"""Asking QEMU what it can do takes ten seconds where it may not use /dev/kvm."""
+
+SETTINGS = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n'
+"""Without ``stdio_handler`` a guest needs virtlogd; the user and group matter to root alone."""
+
+DOMAIN = """<domain type='qemu'><name>guest</name><uuid>{uuid}</uuid><memory unit='MiB'>32</memory><vcpu>1</vcpu>
+  <cputune><vcpupin vcpu='0' cpuset='0'/></cputune><os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices></domain>"""
+
+
+async def life(root: Path) -> dict[str, object]:
+    """Define, start, pause, stop and undefine a guest."""
+    (root / "etc").mkdir(parents=True, exist_ok=True)
+    (root / "etc" / "qemu.conf").write_text(SETTINGS)
+    uri, instance = f"qemu:///embed?root={root}", uuid4()
+    pool = Hypervisors(allowed=[uri], deadline_seconds=DEADLINE_SECONDS)
+    await pool.start()
+    inventory = await pool.inventory("cn-1", uri)
+    connection = await asyncio.to_thread(libvirt.open, uri)
+    said = [await pool.domain_state("cn-1", uri, instance)]
+    domain = connection.defineXML(DOMAIN.format(uuid=instance))
+    for step in (None, domain.create, domain.suspend, domain.destroy, domain.undefine):
+        if step is not None:
+            await asyncio.to_thread(step)
+        said.append(await pool.domain_state("cn-1", uri, instance))
+        if step == domain.suspend:
+            (listed,) = await pool.domains("cn-1", uri)
+    same = await pool.inventory("cn-1", uri) is inventory
+    connection.close()
+    await pool.close()
+    return {
+        "states": said,
+        "same": same,
+        "memory_mib": inventory.memory_mib,
+        "cells": len(inventory.cells),
+        "avx_or_sse": any(trait.startswith("HW_CPU_X86_SSE") for trait in inventory.traits),
+        "listed": [listed.uuid == UUID(str(instance)), listed.vcpus, listed.memory_mib, sorted(listed.pinned_cpus)],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(life(Path(sys.argv[1])))))  # noqa: T201 - its answer
