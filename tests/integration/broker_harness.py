@@ -15,11 +15,16 @@ DEADLINE_SECONDS = 30.0
 
 
 class Taker:
-    """A broker whose deliveries, and whose archived dead letters, are kept in lists."""
+    """A broker whose deliveries and archived dead letters are kept in lists.
+
+    With ``settling``, each delivery is settled at once and its number noted in
+    ``order``, which several takers may share.
+    """
 
     def __init__(self, url: str, *, shards: int = 2, settling: bool = False, archiving: bool = False) -> None:
         self.taken: list[Delivery] = []
         self.letters: list[DeadLetter] = []
+        self.order: list[int] = []
         self.store_failures = 0
         self.settling = settling
         self._changed = asyncio.Event()
@@ -45,6 +50,7 @@ class Taker:
     def _take(self, delivery: Delivery) -> None:
         self.taken.append(delivery)
         if self.settling:
+            self.order.append(int(delivery.body) if delivery.body.isdigit() else -1)
             self.broker.settle([delivery])
         self._changed.set()
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
 from deploy.lib.stack import Stack
-from tests.integration.broker_harness import Taker, commands, eventually, taker
+from tests.integration.broker_harness import commands, eventually, taker
 from tests.servers import Vhost
 
 pytestmark = pytest.mark.integration
@@ -65,21 +66,13 @@ async def test_draining_waits_for_what_was_handed_out_and_takes_nothing_more(vho
 
 
 async def test_a_yielded_shard_moves_to_the_worker_standing_by_with_nothing_out_of_order(vhost: Vhost) -> None:
-    order: list[int] = []
-
-    def keep_order(worker: Taker) -> None:
-        seen = worker.broker.settle
-        worker.broker.settle = lambda some: (order.extend(int(one.body) for one in some), seen(some))[1]  # type: ignore[method-assign]
-
     async with taker(vhost.url, settling=True) as first, taker(vhost.url, settling=True) as second:
-        keep_order(first)
-        keep_order(second)
+        order = second.order = first.order
         producing = asyncio.create_task(first.broker.publish(commands(range(5000))))
         for giving, getting in ((first, second), (second, first), (first, second)):
             before = len(getting.taken)
-            await giving.until(lambda giving=giving: 0 in giving.broker.state.active_shards)  # type: ignore[misc]
             await giving.broker.yield_shards([0])
-            await getting.until(lambda before=before, getting=getting: len(getting.taken) > before)  # type: ignore[misc]
+            await getting.until(partial(lambda taken, before: len(taken) > before, getting.taken, before))
         await producing
         await eventually(lambda: len(order) >= 5000)
     assert order == list(range(5000))

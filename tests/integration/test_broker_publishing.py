@@ -4,6 +4,7 @@ import asyncio
 
 import aio_pika
 import pytest
+from pamqp.common import FieldTable
 
 from deploy.lib.stack import Stack
 from schemas.routing import OUTCOME_EXCHANGE
@@ -91,7 +92,7 @@ async def test_a_missing_exchange_is_reported_and_declared_again(vhost: Vhost) -
 async def test_a_message_the_broker_refuses_is_reported_and_its_neighbours_are_not(vhost: Vhost) -> None:
     async with taker(vhost.url) as worker, await aio_pika.connect(vhost.url) as connection:
         channel = await connection.channel()
-        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        full: FieldTable = {"x-max-length": 0, "x-overflow": "reject-publish"}
         queue = await channel.declare_queue("full", arguments=full, exclusive=True)
         await queue.bind(OUTCOME_EXCHANGE, "#.full")
         messages = outcomes(20)

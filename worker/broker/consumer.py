@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from schemas.routing import command_queue
 from worker.broker.tap import Deliveries
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from worker.broker.wire import Message
 
 logger = logging.getLogger(__name__)
+
+# A window counts messages, whatever their size; this bounds the memory that hostile ones can take.
+HELD_MAX_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class ConsumingChannel:
     watermark: Watermark = field(default_factory=Watermark)
     channel: AbstractChannel | None = None
     taking: bool = True
+    held_bytes: int = 0
     drained: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def drain(self, deadline: float) -> bool:
@@ -95,6 +99,7 @@ class Consumer:
         self._channels: dict[int, ConsumingChannel] = {}
         self._link: Link | None = None
         self._dirty: set[ConsumingChannel] = set()
+        self._held_bytes = 0
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -121,6 +126,7 @@ class Consumer:
             if channel.link is link:
                 channel.drained.set()
                 del self._channels[shard]
+        self._held_bytes = 0
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Mark deliveries as finished; those of a channel that is gone are counted and otherwise forgotten."""
@@ -129,6 +135,7 @@ class Consumer:
         for delivery in deliveries:
             channel = cast("ConsumingChannel", delivery.source)
             channel.watermark.finish(delivery.tag)
+            channel.held_bytes -= len(delivery.body)
             self._dirty.add(channel)
         self.counts.settled += len(deliveries)
 
@@ -196,6 +203,11 @@ class Consumer:
         self.counts.delivered += 1
         self.counts.redelivered += message.redelivered
         said = message.properties
+        size = len(message.body)
+        channel.held_bytes += size
+        self._held_bytes += size
+        if self._held_bytes > HELD_MAX_BYTES:
+            channel.link.tap.pause()
         self._sink(
             Delivery(
                 channel.shard,
@@ -223,3 +235,6 @@ class Consumer:
         self._dirty.clear()
         for link, data in frames.items():
             link.write(data)
+        self._held_bytes = sum(channel.held_bytes for channel in self._channels.values())
+        if self._link is not None and self._held_bytes < HELD_MAX_BYTES // 2:
+            self._link.tap.resume()

@@ -225,9 +225,12 @@ class Session:
         Raises:
             BrokerUnavailable: there is none within ``timeout`` seconds.
         """
-        if self.link is None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._ready.wait(), timeout)
+        if self.link is not None and self.link.alive:
+            return self.link
+        if self.link is not None:
+            self._ready.clear()  # it is dead, and the supervisor has yet to notice
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ready.wait(), timeout)
         if self.link is None:
             raise BrokerUnavailable(self.last_error or f"no connection to the broker within {timeout:g} s")
         return self.link

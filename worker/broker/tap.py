@@ -133,10 +133,28 @@ class Tap(asyncio.StreamReaderProtocol):
         self.unblocked = asyncio.Event()
         self.unblocked.set()
         self.blocked: str | None = None
+        self.paused = False
         self.now = loop.time()
         self._clock = loop.time
         self._passed_at = self.now
         self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport, to pause it."""
+        super().connection_made(transport)
+        self._transport = cast("asyncio.Transport", transport)
+
+    def pause(self) -> None:
+        """Read nothing more from the socket; the broker then has to wait."""
+        if not self.paused:
+            self.paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again after :meth:`pause`."""
+        if self.paused:
+            self.paused = False
+            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Take the frames out of what has arrived; an unfinished one waits for its remainder."""
