@@ -49,6 +49,15 @@ def millionths(ratio: Decimal) -> int:
     return int(ratio * MILLION)
 
 
+def grows(amount: int, counter: str, own: Mapping[str, int]) -> bool:
+    """Whether ``amount`` is more than what is charged already, so that a limit may refuse it.
+
+    Where nothing is charged yet, even 0 is a beginning: a node that is beyond
+    a limit takes nobody new who is subject to it.
+    """
+    return not own or amount > own.get(counter, 0)
+
+
 def capacity_of(total: int, reserved: int, ratio: Decimal) -> Capacity:
     """What may be handed out of ``total`` after ``reserved`` is kept back."""
     return Capacity(total, reserved, max(0, total - reserved) * millionths(ratio) // MILLION)
@@ -74,7 +83,7 @@ def shortages(
     """
     reasons: list[Reason] = []
     for name, requested in charge.items():
-        if requested <= own.get(name, 0):
+        if not grows(requested, name, own):
             continue
         known = capacity.get(name)
         if known is None:

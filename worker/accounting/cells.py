@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set, parse_cpu_mask
-from worker.accounting.capacity import MILLION, millionths
+from worker.accounting.capacity import MILLION, grows, millionths
 from worker.accounting.cpus import bits_of, mask_of, packable
 from worker.accounting.pages import Pages, holds, page_size_for
 
@@ -133,12 +133,12 @@ def _memory_page_size(
         smallest = cell.pages[0]
         return smallest.size_kib if holds(smallest, memory_mib, used, own, whole=not pinned) else None
     available = cell.memory_mib - room.memory_mib if pinned else cell.memory_mib
-    return 0 if memory_mib <= available or memory_mib <= own.get(cell.memory_counter, 0) else None
+    return 0 if memory_mib <= available or not grows(memory_mib, cell.memory_counter, own) else None
 
 
 def _cpus_fit(room: Room, guest: Guest, need: Need, own: Mapping[str, int]) -> bool:
     cell = room.cell
-    if need.shared > cell.shared.bit_count() and need.shared > own.get(cell.vcpus_counter, 0):
+    if need.shared > cell.shared.bit_count() and grows(need.shared, cell.vcpus_counter, own):
         return False
     if guest.policy == "shared":
         return True
@@ -155,9 +155,9 @@ def _cpus_fit(room: Room, guest: Guest, need: Need, own: Mapping[str, int]) -> b
 def _within_ratios(room: Room, need: Need, own: Mapping[str, int]) -> bool:
     cell = room.cell
     if (room.vcpus + need.shared) * MILLION > cell.shared.bit_count() * cell.vcpu_ratio and (
-        need.shared > own.get(cell.vcpus_counter, 0)
+        grows(need.shared, cell.vcpus_counter, own)
     ):
         return False
     return (room.memory_mib + need.memory_mib) * MILLION <= cell.memory_mib * cell.memory_ratio or (
-        need.memory_mib <= own.get(cell.memory_counter, 0)
+        not grows(need.memory_mib, cell.memory_counter, own)
     )

@@ -45,12 +45,16 @@ def packable(
     """Whether :func:`pack` would find a way, given that ``wanted + reserved`` CPUs are free."""
     if policy is None or policy == "prefer":
         return True
-    sizes = sorted(((core & free).bit_count() for core in cores), reverse=True)
     if policy == "isolate":
-        whole = sizes.count(threads_per_core)
-        used = sum(1 for size in sizes if size)
-        return whole >= max(wanted, 1) and used >= wanted + reserved
+        return isolated(cores, free, reserved, threads_per_core) >= max(wanted, 1)
+    sizes = sorted(((core & free).bit_count() for core in cores), reverse=True)
     return any(size > 1 and size * count >= wanted for count, size in enumerate(sizes, 1))
+
+
+def isolated(cores: Sequence[int], free: int, reserved: int, threads_per_core: int) -> int:
+    """How many vCPUs could have a full core each, ``reserved`` emulator CPUs having cores to themselves too."""
+    whole = [core.bit_count() for core in cores if core & free == core]
+    return min(whole.count(threads_per_core), len(whole) - reserved)
 
 
 def pack(
@@ -64,15 +68,14 @@ def pack(
 
     * ``prefer`` (and none given) settles for any free CPUs in the end,
     * ``require`` uses at least two threads of a core,
-    * ``isolate`` uses one thread of a core that is wholly free.
+    * ``isolate`` uses one thread of a core that is wholly free, also for emulator threads.
 
     Raises:
         ValueError: there is no way, as :func:`packable` would have told.
     """
-    cores_left = [left for core in cores if (left := core & free)]
+    cores_left = [left for core in cores if (left := core & free) and (policy != "isolate" or left == core)]
     if policy == "isolate":
-        whole = [left for left in cores_left if left.bit_count() == threads_per_core]
-        pins = _spread(whole, 1, wanted)
+        pins = _spread([left for left in cores_left if left.bit_count() == threads_per_core], 1, wanted)
     else:
         pins = _siblings_first(cores_left, wanted, fewest=2 if policy == "require" else 1)
     if pins is None:

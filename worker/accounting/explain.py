@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.cpuset import format_cpu_set
-from worker.accounting.capacity import MILLION
+from worker.accounting.capacity import MILLION, grows
+from worker.accounting.cpus import isolated
 from worker.accounting.pages import Pages, candidates, free_pages
 from worker.accounting.refusals import refusal
 from worker.accounting.search import unmatched
@@ -82,10 +83,10 @@ def lacks(room: Room, guest: Guest, need: Need, used: Mapping[str, int], own: Ma
         return
     cell = room.cell
     vcpu_limit = cell.shared.bit_count() * cell.vcpu_ratio // MILLION
-    if room.vcpus + need.shared > vcpu_limit and need.shared > own.get(cell.vcpus_counter, 0):
+    if room.vcpus + need.shared > vcpu_limit and grows(need.shared, cell.vcpus_counter, own):
         yield _lack("vcpus", need.shared, vcpu_limit - room.vcpus)
     memory_limit = cell.memory_mib * cell.memory_ratio // MILLION
-    if room.memory_mib + need.memory_mib > memory_limit and need.memory_mib > own.get(cell.memory_counter, 0):
+    if room.memory_mib + need.memory_mib > memory_limit and grows(need.memory_mib, cell.memory_counter, own):
         yield _lack("memory_mib", need.memory_mib, memory_limit - room.memory_mib)
 
 
@@ -100,7 +101,7 @@ def _memory_lacks(
     pinned = guest.policy != "shared"
     if guest.page_size is None and not cell.pages:
         free = cell.memory_mib - (room.memory_mib if pinned else 0)
-        if need.memory_mib > free and need.memory_mib > own.get(cell.memory_counter, 0):
+        if need.memory_mib > free and grows(need.memory_mib, cell.memory_counter, own):
             yield _lack("memory_mib", need.memory_mib, free)
         return
     options = candidates(cell.pages, guest.page_size or "small")
@@ -125,7 +126,7 @@ def _page_lack(some: Pages, need: Need, used: Mapping[str, int], own: Mapping[st
     if rest:
         return {"resource": "page_multiple", "page_size_kib": some.size_kib, "requested": need.memory_mib}
     free = some.total if whole else free_pages(some, used)
-    if requested <= free or requested <= own.get(some.counter, 0):
+    if requested <= free or not grows(requested, some.counter, own):
         return None
     return {**_lack("pages", requested, free), "page_size_kib": some.size_kib}
 
@@ -139,20 +140,20 @@ def _missing_kib(lack: Lack) -> tuple[bool, int]:
 def _cpu_lacks(room: Room, guest: Guest, need: Need, own: Mapping[str, int]) -> Iterator[Lack]:
     cell = room.cell
     shared = cell.shared.bit_count()
-    if need.shared > shared and need.shared > own.get(cell.vcpus_counter, 0):
+    if need.shared > shared and grows(need.shared, cell.vcpus_counter, own):
         yield _lack("shared_cpus", need.shared, shared)
     if guest.policy == "shared":
         return
     wanted, free = need.dedicated + need.emulator, room.free.bit_count()
     if wanted > free:
         yield _lack("dedicated_cpus", wanted, free)
-    sizes = sorted(((core & room.free).bit_count() for core in cell.cores), reverse=True)
     if guest.thread_policy == "isolate":
         if not cell.isolating:
             yield _lack("cores_without_siblings", wanted, 0)
-        elif (cores := min(sizes.count(cell.threads_per_core), sum(map(bool, sizes)) - need.emulator)) < need.dedicated:
+        elif (cores := isolated(cell.cores, room.free, need.emulator, cell.threads_per_core)) < need.dedicated:
             yield _lack("free_cores", need.dedicated, cores)
     elif guest.thread_policy == "require":
+        sizes = sorted(((core & room.free).bit_count() for core in cell.cores), reverse=True)
         reach = max((size * count for count, size in enumerate(sizes, 1) if size > 1), default=0)
         if reach < max(need.dedicated, 1):
             yield _lack("sibling_cpus", max(need.dedicated, 1), reach)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from worker.accounting.capacity import grows
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -49,7 +51,7 @@ def holds(some: Pages, memory_mib: int, used: Mapping[str, int], own: Mapping[st
     needed, rest = divmod(memory_mib * 1024, some.size_kib)
     if rest:
         return False
-    return needed <= (some.total if whole else free_pages(some, used)) or needed <= own.get(some.counter, 0)
+    return needed <= (some.total if whole else free_pages(some, used)) or not grows(needed, some.counter, own)
 
 
 def free_pages(some: Pages, used: Mapping[str, int]) -> int:
