@@ -155,6 +155,7 @@ async def test_a_server_that_never_answers_costs_one_deadline_and_then_nothing()
                 said, took = await unreachable(pool.domain_state("dead", uri, uuid4()))
                 assert took < 0.1
             assert "not returned" in said
+            assert (pool.stuck_calls, pool.unreachable_nodes) == (1, 1)
 
 
 async def test_a_node_whose_call_hangs_is_asked_again_only_when_the_call_has_returned() -> None:

@@ -134,13 +134,13 @@ class Connection:
         active = None if domain is None else _unless(_GONE, domain.isActive)
         return None if active is None else bool(active)
 
-    def domains(self) -> Iterator[tuple[str, bool]]:
-        """Yield every domain's description and whether it is active; one that goes meanwhile is left out."""
+    def domains(self) -> Iterator[tuple[str, str, bool]]:
+        """Yield every domain's UUID, its description and whether it is active; one that goes meanwhile is left out."""
         for domain in _call(self._connection.listAllDomains):
             text = _text(_unless(_GONE, domain.XMLDesc, 0))
-            active = _unless(_GONE, domain.isActive)
-            if text is not None and active is not None:
-                yield text, bool(active)
+            if text is not None:
+                # The listing told the number an active domain has: asking for it again costs no round trip.
+                yield _call(domain.UUIDString), text, _call(domain.ID) >= 0
 
 
 def _text(value: Any) -> str | None:

@@ -25,20 +25,32 @@ class Domain:
     ``emulator_cpus`` those its emulator is confined to, ``host_cells`` the
     cells its memory comes from (empty: anywhere). ``page_size_kib`` is ``None``
     for ordinary pages and 0 for huge ones of the host's default size.
-    ``devices`` holds PCI addresses, ``mdevs`` mediated devices' UUIDs.
+    ``devices`` holds PCI addresses, ``mdevs`` mediated devices' UUIDs. Where
+    the description cannot be used, ``fault`` says why and what it uses is not
+    known: a guest's owner may have written into it, and must not hide the
+    other domains by that.
     """
 
     uuid: UUID
     name: str
     active: bool
-    vcpus: int
-    memory_mib: int
-    pinned_cpus: frozenset[int]
-    emulator_cpus: frozenset[int]
-    host_cells: frozenset[int]
-    page_size_kib: int | None
-    devices: tuple[str, ...]
-    mdevs: tuple[UUID, ...]
+    vcpus: int = 0
+    memory_mib: int = 0
+    pinned_cpus: frozenset[int] = frozenset()
+    emulator_cpus: frozenset[int] = frozenset()
+    host_cells: frozenset[int] = frozenset()
+    page_size_kib: int | None = None
+    devices: tuple[str, ...] = ()
+    mdevs: tuple[UUID, ...] = ()
+    fault: str | None = None
+
+
+def read_domain(uuid: str, text: str, *, active: bool) -> Domain:
+    """Read a domain whose UUID is known from elsewhere; a description that cannot be used is its ``fault``."""
+    try:
+        return parse_domain(text, active=active)
+    except XmlFault as fault:
+        return Domain(UUID(uuid), "", active, fault=str(fault))
 
 
 def parse_domain(text: str, *, active: bool) -> Domain:

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class NotAsked(HypervisorUnreachable):
+    """The node was left alone: it failed a moment ago, its slot is occupied, or no thread is free."""
+
+
+class TooLate(HypervisorUnreachable):
+    """The node did not answer before the deadline."""
+
+
 class NodeLink:
     """The way to one node: at most one call at a time, and a call that hangs keeps the slot until it returns."""
 
@@ -54,6 +62,11 @@ class NodeLink:
         """Whether a call occupies the slot, be it given up or not."""
         return self._lock.locked() or (self._call is not None and self._call.given_up)
 
+    @property
+    def failing(self) -> bool:
+        """Whether the node did not answer when it was asked last."""
+        return self._breaker.failures > 0
+
     async def ask(self, question: Callable[[Connection], T], *, deadline_seconds: float) -> T:
         """Ask the node something, in a thread, over a live connection.
 
@@ -70,13 +83,13 @@ class NodeLink:
                 self._call = call  # type: ignore[assignment]
                 answer = await self._threads.result(call, deadline_seconds=deadline_seconds)
             except DeadlinePassed:
-                raise self._failed(f"no answer within {deadline_seconds:g} s") from None
+                raise TooLate(self._failed(f"no answer within {deadline_seconds:g} s")) from None
             except NoThread:
-                raise HypervisorUnreachable("too many other hypervisors hang; this one was not asked") from None
+                raise NotAsked("too many other hypervisors hang; this one was not asked") from None
             except XmlFault as fault:
-                raise self._failed(f"its answer cannot be used: {fault}") from None
+                raise HypervisorUnreachable(self._failed(f"its answer cannot be used: {fault}")) from None
             except CallFailed as failure:
-                raise self._failed(str(failure)) from None
+                raise HypervisorUnreachable(self._failed(str(failure))) from None
             self._breaker.succeeded()
             self._answered = True
             return answer
@@ -93,14 +106,14 @@ class NodeLink:
 
     def _refuse(self) -> None:
         if self._call is not None and self._call.given_up:
-            raise HypervisorUnreachable("an earlier call has still not returned")
+            raise NotAsked("an earlier call has still not returned")
         if self._breaker.is_open(monotonic()):
-            raise HypervisorUnreachable(self._breaker.reason)
+            raise NotAsked(self._breaker.reason)
 
-    def _failed(self, reason: str) -> HypervisorUnreachable:
+    def _failed(self, reason: str) -> str:
         self._breaker.failed(monotonic(), reason)
         self._answered = False
-        return HypervisorUnreachable(reason)
+        return reason
 
     def _on_thread(self, question: Callable[[Connection], T]) -> T:
         """Ask over the connection there is; should it prove dead, over a new one."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor.addresses import DEFAULT_PATTERNS, Allowed
-from worker.hypervisor.domains import Domain, parse_domain
-from worker.hypervisor.node import NodeLink
+from worker.hypervisor.domains import Domain, read_domain
+from worker.hypervisor.node import NodeLink, NotAsked, TooLate
 from worker.hypervisor.observe import Shared
 from worker.hypervisor.threads import Threads
 
@@ -40,8 +40,9 @@ class Hypervisors:
     meanwhile, and as long as a call to it has not returned, asking it fails at
     once. ``threads`` bounds the calls of normal speed that run at once,
     ``hung_threads`` how many threads may be lost in calls that do not return.
-    ``observe`` is told of every call: its name, ``ok`` or ``unreachable``, and
-    how long it took, in seconds.
+    ``observe`` is told of every call: its name, what came of it (``ok``,
+    ``failed``, ``deadline``, or ``refused`` if the node was not asked), and how
+    long it took, in seconds.
     """
 
     def __init__(
@@ -75,6 +76,16 @@ class Hypervisors:
         if closing:
             await asyncio.wait(closing, timeout=_CLOSING_SECONDS)
         self._threads.close()
+
+    @property
+    def stuck_calls(self) -> int:
+        """How many calls run on past their deadline."""
+        return self._threads.given_up
+
+    @property
+    def unreachable_nodes(self) -> int:
+        """How many nodes did not answer when they were asked last."""
+        return sum(link.failing for link in self._links.values())
 
     def refusal(self, uri: str) -> str | None:
         """Why this address may not be opened; ``None`` if it may."""
@@ -118,10 +129,16 @@ class Hypervisors:
     ) -> T:
         link = self._link(node, uri)
         asked_at = monotonic()
-        result = "unreachable"
+        result = "failed"
         try:
             answer = await link.ask(question(link), deadline_seconds=deadlines * self._deadline_seconds)
             result = "ok"
+        except NotAsked:
+            result = "refused"
+            raise
+        except TooLate:
+            result = "deadline"
+            raise
         finally:
             self._observe(name, result, monotonic() - asked_at)
         return answer
@@ -148,4 +165,4 @@ class Hypervisors:
 
 
 def _read_domains(connection: Connection) -> list[Domain]:
-    return [parse_domain(text, active=active) for text, active in connection.domains()]
+    return [read_domain(uuid, text, active=active) for uuid, text, active in connection.domains()]

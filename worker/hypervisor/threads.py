@@ -64,6 +64,7 @@ class Threads:
         self._running = 0
         self._returns = 0
         self._brisk: set[Call[object]] = set()
+        self._given_up: set[object] = set()
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -71,6 +72,11 @@ class Threads:
     def running(self) -> int:
         """How many threads are in a call, those past their deadline included."""
         return self._running
+
+    @property
+    def given_up(self) -> int:
+        """How many calls run on past their deadline."""
+        return len(self._given_up)
 
     def submit(self, function: Callable[[], T], *, trusted: bool) -> Call[T]:
         """Start a call as soon as it may, trusted ones first.
@@ -139,6 +145,8 @@ class Threads:
     def _expire(self, call: Call[T]) -> None:
         if not call.answer.done():
             call.answer.set_exception(DeadlinePassed() if call.started else NoThread())
+        if call.started and not call.finished:
+            self._given_up.add(call)
         self._brisk.discard(call)
         self._start_waiting()
 
@@ -146,6 +154,7 @@ class Threads:
         call.finished = True
         self._running -= 1
         self._returns += 1
+        self._given_up.discard(call)
         self._brisk.discard(call)
         if not call.answer.done():
             if error is None:

@@ -51,7 +51,7 @@ async def test_a_call_answers_or_raises_what_it_raised() -> None:
 async def test_calls_that_hang_make_room_for_others() -> None:
     async with threads(2, 100) as (pool, release):
         await asyncio.gather(*(give_up(pool, hanging(release)) for _ in range(20)))
-        assert pool.running == 20
+        assert (pool.running, pool.given_up) == (20, 20)
         assert await asyncio.wait_for(ask(pool), LONG) == "answer"
 
 
