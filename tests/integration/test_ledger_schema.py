@@ -133,7 +133,7 @@ async def test_a_view_has_the_columns_of_the_contract(database: Database, view: 
     await reader.close()
 
 
-async def test_a_worker_has_its_timeouts_though_the_owner_could_not_give_them(database: Database) -> None:
+async def test_a_worker_has_its_settings_though_the_owner_could_not_give_them(database: Database) -> None:
     superuser = await asyncpg.connect(database.superuser_url)
     await superuser.execute("ALTER ROLE nodeledger_worker RESET ALL")
     pools = await asyncio.gather(*(connect_pool(database.worker_url, max_size=2) for _ in range(3)))

@@ -73,7 +73,7 @@ async def upgrade(connection: Connection) -> list[str]:
 async def check(connection: Connection) -> list[str]:
     """What is wrong with the schema, the roles and their privileges, each with what mends it; empty if nothing is.
 
-    The worker's timeouts are not looked at: every worker puts them right when it connects.
+    The worker's settings are not looked at: every worker puts them right when it connects.
     """
     problems = []
     if connection.get_server_version().major * 10_000 < _BUILT_FOR:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from worker.ledger.roles import apply_settings
+from worker.ledger.roles import apply_settings, settings_in_force
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -37,7 +37,7 @@ async def connect_pool(
     ssl: SSLContext | None = None,
     application_name: str = "nodeledger",
 ) -> asyncpg.Pool:
-    """Open a pool, prove that it works, and see to it that the worker's role has its timeouts.
+    """Open a pool, prove that it works, and see to it that the worker's role has its settings.
 
     Timeouts are in seconds; ``command_timeout`` should exceed the role's
     ``statement_timeout``, which then decides. ``statement_cache`` must be false
@@ -64,7 +64,9 @@ async def connect_pool(
         ssl=ssl,
     )
     async with pool.acquire() as connection:
-        changed = await apply_settings(connection)
-    if changed:
+        settled = await settings_in_force(connection)
+        if not settled:
+            await apply_settings(connection)
+    if not settled:
         await pool.expire_connections()
     return pool

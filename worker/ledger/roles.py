@@ -17,12 +17,20 @@ READER: Final = "nodeledger_reader"
 
 # A paused worker must not hold a node's row against its successor: its
 # transaction is ended before the successor's patience with the lock is.
-WORKER_SETTINGS: Final = {
+_PATIENCE: Final = {
     "idle_in_transaction_session_timeout": "5s",
     "lock_timeout": "10s",
     "statement_timeout": "30s",
+}
+# All the worker does is look up rows by their keys. Plans that are prepared
+# while the tables are empty would read them whole, and be kept as they grow.
+_PLANS_BY_KEY: Final = {
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
     "jit": "off",
 }
+WORKER_SETTINGS: Final = _PATIENCE | _PLANS_BY_KEY
 
 _MAX_RACES: Final = 20
 
@@ -49,7 +57,7 @@ async def create_roles(connection: Connection) -> list[str]:
 
 
 async def setting_differences(connection: Connection) -> list[str]:
-    """The statements that would give the worker's role its timeouts."""
+    """The statements that would give the worker's role its settings."""
     rows = await connection.fetch(statement("roles"), [WORKER])
     present = dict(setting.split("=", 1) for row in rows for setting in row["settings"])
     return [
@@ -59,14 +67,22 @@ async def setting_differences(connection: Connection) -> list[str]:
     ]
 
 
-async def apply_settings(connection: Connection) -> bool:
-    """Give the worker's role its timeouts, as far as permitted; returns whether anything changed.
+async def apply_settings(connection: Connection) -> None:
+    """Give the worker's role its settings, as far as permitted.
 
     They hold for connections made from then on. Every role may set its own, so
     where the owner was not permitted to, the worker does it when it connects.
     """
-    changes = [await _alter(connection, command) for command in await setting_differences(connection)]
-    return any(changes)
+    for command in await setting_differences(connection):
+        await _alter(connection, command)
+
+
+async def settings_in_force(connection: Connection) -> bool:
+    """Whether this connection has the worker's settings, or is not the worker's."""
+    settled: bool = await connection.fetchval(
+        statement("settings_in_force"), list(WORKER_SETTINGS), list(WORKER_SETTINGS.values()), WORKER
+    )
+    return settled
 
 
 async def grant_differences(connection: Connection) -> list[str]:
@@ -74,14 +90,13 @@ async def grant_differences(connection: Connection) -> list[str]:
     return [row["statement"] for row in await connection.fetch(statement("grant_differences"))]
 
 
-async def _alter(connection: Connection, command: str) -> bool:
+async def _alter(connection: Connection, command: str) -> None:
     for _ in range(_MAX_RACES):
         try:
             async with connection.transaction():
                 await connection.execute(command)
         except (asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError):
-            return False
-        except asyncpg.InternalServerError:
+            return
+        except (asyncpg.InternalServerError, asyncpg.UniqueViolationError):
             continue  # another session altered the same role at the same moment
-        return True
-    return False
+        return

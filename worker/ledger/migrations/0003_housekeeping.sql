@@ -56,6 +56,8 @@ CREATE FUNCTION nodeledger.carry_entries(before timestamptz, after_node text, po
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET TimeZone = 'UTC'
+SET enable_hashjoin = on
+SET enable_mergejoin = on
 AS $$
 DECLARE
     month CONSTANT timestamptz := date_trunc('month', before);
