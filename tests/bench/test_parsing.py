@@ -23,7 +23,7 @@ def microseconds(work: Callable[[], object]) -> float:
     return min(timeit.repeat(work, number=100, repeat=500)) / 100 * 1e6
 
 
-@pytest.mark.parametrize(("name", "command", "limit"), [("plain", PLAIN, 12), ("pinned", COMMANDS["claim"], 40)])
+@pytest.mark.parametrize(("name", "command", "limit"), [("plain", PLAIN, 16), ("pinned", COMMANDS["claim"], 40)])
 def test_reading_a_claim_is_cheap(name: str, command: dict[str, Any], limit: float) -> None:
     body = json.dumps(command).encode()
     read = parse_command(body)

@@ -30,6 +30,10 @@ def optional(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | values
 
 
+def _address(device: Any) -> str:
+    return str(device["address"])
+
+
 disks = st.fixed_dictionaries(
     {}, optional={"root_gib": st.integers(0, 2**30), "swap_mib": amounts, "boot_from_volume": st.booleans()}
 )
@@ -72,7 +76,7 @@ policies = st.fixed_dictionaries(
         "devices": optional(st.lists(matches, max_size=2)),
     },
 )
-inventories = st.fixed_dictionaries(
+inventories: st.SearchStrategy[Json] = st.fixed_dictionaries(
     {"cpus": cpu_sets, "memory_mib": amounts},
     optional={
         "custom": custom,
@@ -86,7 +90,7 @@ inventories = st.fixed_dictionaries(
                 optional={"tags": tags, "mdev_types": st.dictionaries(labels, amounts, max_size=3)},
             ),
             max_size=3,
-            unique_by=lambda device: str(device["address"]),
+            unique_by=_address,
         ),
     },
 )
