@@ -103,9 +103,9 @@ def discard(
     """Give letters up: they are kept until their retention ends, and neither listed nor replayed."""
     selection = _Selection(ids, reason, node, kind, group)
     selection.insist(everything=everything)
-    discarded = run(_discard(selection, actor or _whoami()))
+    discarded, known = run(_discard(selection, actor or _whoami()))
     console.print_document({"discarded": discarded}, as_json=as_json)
-    raise typer.Exit(FINDING if ids and discarded < len(set(ids)) else OK)
+    raise typer.Exit(FINDING if ids and known < len(set(ids)) else OK)
 
 
 class _Selection:
@@ -261,20 +261,24 @@ def _listed(letter: Letter) -> dict[str, object]:
     return shown
 
 
-async def _discard(selection: _Selection, actor: str) -> int:
+async def _discard(selection: _Selection, actor: str) -> tuple[int, int]:
+    """Discard letters; how many were, and how many of those meant there are in any state."""
     from worker.ledger import dead_letters
 
     discarded = 0
     async with writing() as pool:
-        which = await selection.filter(pool)
+        which = await selection.filter(pool, settled=selection.ids is not None)
         letters = [letter.id async for letter in dead_letters.walk(pool, which)]
         for start in range(0, len(letters), 1000):
             async with pool.acquire() as connection:
-                discarded += await dead_letters.mark(
-                    connection, letters[start : start + 1000], "discarded", actor=actor
-                )
-    return discarded
+                part = letters[start : start + 1000]
+                discarded += await dead_letters.mark(connection, part, "discarded", actor=actor)
+    return discarded, len(letters)
 
 
 def _whoami() -> str:
-    return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

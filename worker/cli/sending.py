@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from aio_pika import DeliveryMode, Message
 from aio_pika.exceptions import DeliveryError, PublishError
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pydantic import ValidationError
 
 from schemas import COMMAND_EXCHANGE, Outcome, command_key, shard_of
@@ -123,8 +124,12 @@ class Answers:
 
 
 def _cause(error: BaseException) -> BaseException:
-    if isinstance(error, PublishError):
+    if isinstance(error, PublishError | ChannelNotFoundEntity):
         return CommandError("no queue takes the command's shard: run `nodeledger topology check`")
+    if isinstance(error, ChannelAccessRefused):
+        return CommandError(
+            f"this broker user may not publish commands: give it write on {COMMAND_EXCHANGE}", UNREACHABLE
+        )
     if isinstance(error, DeliveryError):
         return CommandError("the broker refused to take a command: look at its alarms and queue limits", UNREACHABLE)
     if isinstance(error, TimeoutError):

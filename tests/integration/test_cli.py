@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.integration.cli_harness import INSTANCES, as_lines, claim, put, shell, worker
+from tests.servers import Database, Vhost
+
+pytestmark = pytest.mark.integration
+
+
+async def test_an_empty_installation_is_told_what_it_lacks_and_made_complete_step_by_step(
+    empty_database: Database, vhost: Vhost
+) -> None:
+    operator = shell(empty_database, vhost)
+    examined = await operator.run("doctor", "--json")
+    assert examined.status == 1
+    assert any("nodeledger db upgrade" in str(one) for one in examined.document)
+    assert any("nodeledger topology apply" in str(one) for one in examined.document)
+
+    assert (await operator.run("db", "check")).status == 1
+    assert (await operator.run("db", "upgrade", "--json")).document["applied"]
+    assert (await operator.run("db", "upgrade", "--json")).document == {"applied": []}
+    assert (await operator.run("db", "check", "--json")).document == {"ok": True, "problems": []}
+
+    missing = await operator.run("topology", "check", "--json")
+    assert (missing.status, missing.document["ok"]) == (1, False)
+    assert (await operator.run("topology", "apply")).status == 0
+    assert (await operator.run("topology", "check", "--json")).document == {"ok": True, "findings": []}
+
+    examined = await operator.run("doctor", "--json")
+    assert (examined.status, {one["health"] for one in examined.document}) == (0, {"good", "warning"})
+
+
+async def test_each_command_is_answered_with_one_line_and_a_rejection_shows_in_the_status(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    operator = shell(database, vhost)
+    async with worker(operator, tmp_path):
+        good = await operator.send(put("cn-1"), claim("cn-1", INSTANCES[0]))
+        assert good.status == 0, good.err
+        assert [(line["kind"], line["status"]) for line in good.lines] == [
+            ("node.put", "applied"),
+            ("claim", "applied"),
+        ]
+
+        too_much = {"vcpus": 64, "memory_mib": 999_999, "disk": {"root_gib": 999}}
+        bad = await operator.send(claim("cn-1", INSTANCES[1], resources=too_much))
+        assert bad.status == 1
+        assert [reason["resource"] for reason in bad.lines[0]["reasons"]] == ["vcpus", "memory_mib", "disk_mib"]
+
+
+async def test_a_wrong_line_is_named_and_the_others_are_sent(database: Database, vhost: Vhost, tmp_path: Path) -> None:
+    operator = shell(database, vhost)
+    text = f"nonsense\n\n{as_lines([put('cn-1')])}{as_lines([put('cn-2', policy={'enabled': 'yes'})])}"
+    async with worker(operator, tmp_path):
+        sent = await operator.run("send", "--wait", text=text)
+    assert sent.status == 1
+    assert [line["node"] for line in sent.lines] == ["cn-1"]
+    assert [line.split(":")[0] for line in sent.err.splitlines()[:2]] == ["line 1", "line 4"]
+    assert "policy.enabled" in sent.err
+
+
+async def test_an_id_that_is_sent_twice_is_answered_once(database: Database, vhost: Vhost, tmp_path: Path) -> None:
+    operator = shell(database, vhost)
+    command = claim("cn-1", INSTANCES[0], id=str(uuid4()))
+    async with worker(operator, tmp_path):
+        sent = await operator.send(put("cn-1"), command, command, command)
+        assert (sent.status, len(sent.lines)) == (0, 2), sent.err
+        again = await operator.send(command)
+        assert again.lines == sent.lines[1:], "the stored outcome, word for word"
+
+
+async def test_no_answer_within_the_timeout_is_a_failure(database: Database, vhost: Vhost) -> None:
+    operator = shell(database, vhost)
+    lost = await operator.run("send", text=as_lines([put("cn-1")]))
+    assert lost.status == 1
+    assert "nodeledger topology" in lost.err, "nothing takes the command, and that is said"
+    await operator.run("topology", "apply")
+    late = await operator.run("send", "--wait", "--timeout", "0.2", text=as_lines([put("cn-1")]))
+    assert (late.status, late.out) == (1, "")
+    assert "no final outcome" in late.err
+
+
+async def test_what_was_claimed_is_read_back_as_tables_and_as_json(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    operator = shell(database, vhost)
+    async with worker(operator, tmp_path):
+        await operator.send(put("cn-1"), put("cn-2"), claim("cn-1", INSTANCES[0]), claim("cn-2", INSTANCES[1]))
+    reads: list[tuple[str, ...]] = [
+        ("node", "list"),
+        ("node", "show", "cn-1"),
+        ("instance", "show", INSTANCES[0]),
+        ("usage",),
+        ("usage", "--projects"),
+        ("history",),
+    ]
+    tables = await asyncio.gather(*(operator.run(*arguments) for arguments in reads))
+    documents = await asyncio.gather(*(operator.run(*arguments, "--json") for arguments in reads))
+    assert {ended.status for ended in tables + documents} == {0}
+    assert all(ended.out.isascii() and "\x1b" not in ended.out for ended in tables), "no boxes and colours in a pipe"
+    nodes, node, instance, usage, projects, history = (ended.document for ended in documents)
+    assert [found["node"] for found in nodes] == ["cn-1", "cn-2"]
+    assert node["allocations"] == instance["allocations"]
+    assert {use["resource"]: use["used"] for use in usage}["memory_mib"] == 2048
+    assert {use["resource"]: use["used"] for use in projects}["disk_mib"] == 20480
+    assert [line["seq"] for line in history] == sorted(line["seq"] for line in history)
+    assert (await operator.run("node", "show", "cn-9")).status == 1
+    assert (await operator.run("instance", "show", INSTANCES[9])).status == 1
+
+
+async def test_verify_agrees_with_the_work_and_finds_a_total_that_was_changed_by_hand(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    import asyncpg
+
+    operator = shell(database, vhost)
+    async with worker(operator, tmp_path):
+        await operator.send(put("cn-1"), claim("cn-1", INSTANCES[0]))
+    assert (await operator.run("verify", "--json")).document == {"ok": True, "differences": []}
+    connection = await asyncpg.connect(database.superuser_url)
+    await connection.execute("UPDATE nodeledger.node SET used[1] = used[1] + 1")
+    await connection.close()
+    found = await operator.run("verify")
+    assert found.status == 1
+    assert "cn-1" in found.out
+    assert not (await operator.run("verify", "--json")).document["ok"]
+
+
+async def test_a_server_that_is_away_is_named_in_one_line_without_its_password() -> None:
+    address = "://eve:very-secret@127.0.0.1:1/x"
+    operator = shell().having(database_url=f"postgresql{address}", amqp_url=f"amqp{address}")
+    commands = [("node", "list"), ("verify",), ("topology", "check"), ("send",), ("dead", "list")]
+    for ended in await asyncio.gather(*(operator.run(*arguments) for arguments in commands)):
+        assert (ended.status, ended.out) == (3, "")
+        assert len(ended.err.splitlines()) == 1
+        assert "NODELEDGER_" in ended.err
+        assert "very-secret" not in ended.err
+
+
+async def test_the_doctor_says_which_setting_contradicts_the_installation(database: Database, vhost: Vhost) -> None:
+    operator = shell(database, vhost)
+    await operator.run("topology", "apply")
+    import asyncpg
+
+    connection = await asyncpg.connect(database.worker_url)
+    await connection.execute("INSERT INTO nodeledger.installation (shards) VALUES (16)")
+    await connection.close()
+    examined = await operator.having(shards="4").run("doctor", "--json")
+    assert examined.status == 1
+    assert [one["remedy"] for one in examined.document if one["health"] == "bad"] == ["set NODELEDGER_SHARDS to 16"]

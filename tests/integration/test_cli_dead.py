@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aio_pika
+import pytest
+
+from schemas import COMMAND_EXCHANGE, command_key, shard_of
+from tests.integration.cli_harness import INSTANCES, Shell, claim, put, shell, worker
+from tests.servers import Database, Vhost
+
+pytestmark = pytest.mark.integration
+
+
+async def publish_astray(vhost: Vhost, *commands: dict[str, Any]) -> None:
+    """Publish commands to a shard that is not their nodes'."""
+    connection = await aio_pika.connect(vhost.url)
+    async with connection:
+        exchange = await (await connection.channel()).get_exchange(COMMAND_EXCHANGE)
+        for command in commands:
+            key = command_key((shard_of(command["node"]) + 1) % 16)
+            await exchange.publish(aio_pika.Message(json.dumps(command).encode()), key)
+
+
+def stamped(command: dict[str, Any]) -> dict[str, Any]:
+    """The command with what ``send`` would fill in."""
+    return {"version": 1, "id": str(uuid4()), "issued_at": "2026-01-01T00:00:00Z", **command}
+
+
+async def letters(operator: Shell, count: int, *options: str) -> list[dict[str, Any]]:
+    """The dead letters, once there are so many; the archive follows the queue a moment later."""
+    for _ in range(200):
+        found: list[dict[str, Any]] = (await operator.run("dead", "list", "--json", *options)).document
+        if len(found) == count:
+            return found
+    raise AssertionError(f"{len(found)} dead letters instead of {count}")
+
+
+@pytest.fixture
+async def operator(database: Database, vhost: Vhost, tmp_path: Path) -> AsyncIterator[Shell]:
+    made = shell(database, vhost)
+    async with worker(made, tmp_path):
+        assert (await made.send(put("cn-1"))).status == 0
+        yield made
+
+
+async def test_a_misrouted_command_is_replayed_to_its_own_shard_once(operator: Shell, vhost: Vhost) -> None:
+    await publish_astray(vhost, stamped(claim("cn-1", INSTANCES[0])), stamped(claim("cn-1", INSTANCES[1])))
+    found = await letters(operator, 2)
+    assert {letter["reason"] for letter in found} == {"misrouted"}
+
+    foretold = await operator.run("dead", "replay", "--all", "--dry-run", "--json")
+    assert [one["verdict"] for one in foretold.document] == ["try", "try"]
+    assert len(await letters(operator, 2)) == 2, "a dry run changes nothing"
+
+    replayed = await operator.run("dead", "replay", "--reason", "misrouted", "--rate", "50", "--actor", "ann")
+    assert (replayed.status, "2 replayed" in replayed.err) == (0, True), replayed.err
+    again = await operator.run("dead", "replay", "--all")
+    assert (again.status, "0 replayed" in again.err) == (0, True)
+
+    final = await operator.send(claim("cn-1", INSTANCES[2]))
+    assert final.lines[0]["usage"]["vcpus"]["used"] == 6, "both were applied, each once and before what came later"
+    shown = (await operator.run("dead", "show", str(found[0]["id"]), "--json")).document
+    assert ("ann", "replayed") in {(action["actor"], action["action"]) for action in shown["actions"]}
+
+
+async def test_what_is_applied_already_is_foretold_as_a_duplicate(operator: Shell, vhost: Vhost) -> None:
+    command = stamped(claim("cn-1", INSTANCES[0]))
+    await operator.send(command)
+    await publish_astray(vhost, command)
+    await letters(operator, 1)
+    foretold = (await operator.run("dead", "replay", "--all", "--dry-run", "--json")).document
+    assert [one["verdict"] for one in foretold] == ["duplicate"]
+    assert (await operator.run("dead", "replay", "--all")).status == 0
+    after = await operator.send(claim("cn-1", INSTANCES[1]))
+    assert after.lines[0]["usage"]["vcpus"]["used"] == 4
+
+
+async def test_what_would_only_come_back_is_left_and_can_be_discarded(operator: Shell) -> None:
+    bad = '{"node": "cn-1", "kind": "conjure", "text": "\\u001b[31m"}\n{"node": "cn-1", "kind": "claim"}\n'
+    assert (await operator.run("send", "--raw", text=bad)).status == 0
+    found = await letters(operator, 2)
+    one = str(found[0]["id"])
+    replayed = await operator.run("dead", "replay", one)
+    assert (replayed.status, "left where it is" in replayed.err) == (1, True)
+    shown = await operator.run("dead", "show", one)
+    assert shown.out.replace("\n", "").isprintable()
+
+    groups = (await operator.run("dead", "list", "--groups", "--json")).document
+    assert sorted(group["reason"] for group in groups) == ["malformed", "unknown_kind"]
+    assert (await operator.run("dead", "discard", "--group", one, "--json")).document == {"discarded": 1}
+    assert [letter["id"] for letter in await letters(operator, 1)] == [found[1]["id"]]
+    assert len(await letters(operator, 2, "--settled")) == 2
+
+
+async def test_a_command_line_that_names_no_letter_is_refused(database: Database) -> None:
+    for command in ("replay", "discard"):
+        ended = await shell(database).run("dead", command)
+        assert (ended.status, "--all" in ended.err) == (2, True)
+    assert (await shell(database).run("dead", "discard", "4711")).status == 1
+    assert (await shell(database).run("dead", "show", "4711")).status == 1
