@@ -9,7 +9,7 @@ import socket
 import statistics
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -21,6 +21,7 @@ import pytest
 
 from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor import Hypervisors
+from worker.hypervisor.connection import ConnectionLost, reach
 
 T = TypeVar("T")
 
@@ -143,6 +144,24 @@ async def test_a_refused_connection_says_so_and_is_not_tried_again_at_once() -> 
         again, took = await unreachable(pool.inventory("cn-1", uri))
         assert again == said
         assert took < 0.1
+
+
+def test_a_host_that_is_down_is_known_for_it_by_the_deadline() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=0)) as full, ExitStack() as crowd:
+        # Once its queue is full, whoever knocks hears nothing, as from a host that is off.
+        for _ in range(4):
+            knocking = crowd.enter_context(socket.socket())
+            knocking.setblocking(False)
+            knocking.connect_ex(full.getsockname())
+        began = monotonic()
+        with pytest.raises(ConnectionLost, match="timed out"):
+            reach(f"qemu+tls://127.0.0.1:{full.getsockname()[1]}/system", timeout_seconds=0.2)
+        assert monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize("uri", ["qemu:///system", "test:///default", "qemu+ssh://root@nowhere.invalid/system"])
+def test_only_what_listens_on_a_known_port_is_knocked_at_first(uri: str) -> None:
+    reach(uri, timeout_seconds=0.2)
 
 
 async def test_a_server_that_never_answers_costs_one_deadline_and_then_nothing() -> None:

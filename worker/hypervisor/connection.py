@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from socket import create_connection
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import libvirt
 
@@ -40,6 +42,7 @@ _ASSIGNABLE: Final = (
 _KEEPALIVE_SECONDS: Final = 5
 _KEEPALIVE_COUNT: Final = 3
 _DETAIL_LENGTH: Final = 300
+_PORTS: Final = {"tcp": 16_509, "tls": 16_514}
 
 
 class CallFailed(Exception):  # noqa: N818 - what happened, as the port's own exceptions are named
@@ -48,6 +51,25 @@ class CallFailed(Exception):  # noqa: N818 - what happened, as the port's own ex
 
 class ConnectionLost(CallFailed):
     """The connection is dead, or was never made: only a new one can help."""
+
+
+def reach(uri: str, *, timeout_seconds: float) -> None:
+    """See whether anything listens where a remote address points, for at most a given time.
+
+    Opening a connection to a host that is down takes libvirt two minutes; this
+    comes first where a node has failed before. Other transports pass.
+
+    Raises:
+        ConnectionLost: nobody answers, or the connection is refused.
+    """
+    address = urlsplit(uri)
+    port = _PORTS.get(address.scheme.partition("+")[2])
+    if port is None or not address.hostname:
+        return
+    try:
+        create_connection((address.hostname, address.port or port), timeout_seconds).close()
+    except OSError as error:
+        raise ConnectionLost(f"cannot connect to the hypervisor: {error.strerror or error}") from None
 
 
 class NodeDeviceHandle:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor.breaker import Breaker
-from worker.hypervisor.connection import CallFailed, Connection, ConnectionLost
+from worker.hypervisor.connection import CallFailed, Connection, ConnectionLost, reach
 from worker.hypervisor.documents import XmlFault
 from worker.hypervisor.observe import HostReader
 from worker.hypervisor.threads import Call, DeadlinePassed, NoThread, Threads
@@ -79,7 +79,7 @@ class NodeLink:
             self._refuse()
             self.last_used = monotonic()
             try:
-                call = self._threads.submit(lambda: self._on_thread(question), trusted=self._answered)
+                call = self._threads.submit(lambda: self._on_thread(question, deadline_seconds), trusted=self._answered)
                 self._call = call  # type: ignore[assignment]
                 answer = await self._threads.result(call, deadline_seconds=deadline_seconds)
             except DeadlinePassed:
@@ -115,14 +115,18 @@ class NodeLink:
         self._answered = False
         return reason
 
-    def _on_thread(self, question: Callable[[Connection], T]) -> T:
-        """Ask over the connection there is; should it prove dead, over a new one."""
+    def _on_thread(self, question: Callable[[Connection], T], deadline_seconds: float) -> T:
+        """Ask over the connection there is; should it prove dead while somebody still waits, over a new one."""
         try:
             if self._connection is not None:
                 try:
                     return question(self._connection)
                 except ConnectionLost:
                     self._close()
+                    if self._call is not None and self._call.given_up:
+                        raise
+            if self.failing:
+                reach(self.uri, timeout_seconds=deadline_seconds)
             self._connection = Connection(self.uri)
             try:
                 return question(self._connection)

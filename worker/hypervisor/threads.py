@@ -49,7 +49,7 @@ class Call(Generic[T]):
     @property
     def given_up(self) -> bool:
         """Whether nobody waits for the answer any more while the function still runs."""
-        return self.answer.done() and not self.finished
+        return self.started and self.answer.done() and not self.finished
 
 
 class Threads:
@@ -118,13 +118,13 @@ class Threads:
             while queue and len(self._brisk) < self._limit and self._running < self._room(trusted=trusted):
                 call = queue.popleft()
                 if call.answer.done():
-                    call.finished = True
+                    continue
+                if self._running == self._alive and not self._spawn():
+                    call.answer.set_exception(NoThread())
                     continue
                 call.started = True
                 self._brisk.add(call)
                 self._running += 1
-                if self._running > self._alive:
-                    self._spawn()
                 self._jobs.put(call)
         if self._watch is None and (self._waiting[0] or self._waiting[1]):
             loop = asyncio.get_running_loop()
@@ -137,15 +137,19 @@ class Threads:
             self._brisk.clear()
         self._start_waiting()
 
-    def _spawn(self) -> None:
-        self._alive += 1
+    def _spawn(self) -> bool:
         work = (self._jobs, asyncio.get_running_loop(), self._returned)
-        Thread(target=_work, args=work, name=f"hypervisor-{self._alive}", daemon=True).start()
+        try:
+            Thread(target=_work, args=work, name=f"hypervisor-{self._alive}", daemon=True).start()
+        except RuntimeError:
+            return False  # the system has no more threads for this process
+        self._alive += 1
+        return True
 
     def _expire(self, call: Call[T]) -> None:
         if not call.answer.done():
             call.answer.set_exception(DeadlinePassed() if call.started else NoThread())
-        if call.started and not call.finished:
+        if call.given_up:
             self._given_up.add(call)
         self._brisk.discard(call)
         self._start_waiting()
