@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from worker.cli.faults import UNREACHABLE, USAGE, CommandError
-from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from worker.broker.session import BrokerOptions, Link, Session
+    from worker.settings import Settings
 
 _CONNECT_SECONDS: Final = 10.0
 
@@ -34,7 +34,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 @asynccontextmanager
 async def reading() -> AsyncIterator[asyncpg.Pool]:
     """A small pool for reading the ledger: the reader's address where it is set, the worker's otherwise."""
-    settings = load_settings()
+    settings = _settings()
     names = ("database_reader_url", "database_url") if settings.database_reader_url else ("database_url",)
     async with _pool(settings, *names) as pool:
         yield pool
@@ -43,7 +43,7 @@ async def reading() -> AsyncIterator[asyncpg.Pool]:
 @asynccontextmanager
 async def writing() -> AsyncIterator[asyncpg.Pool]:
     """A small pool in the worker's role."""
-    async with _pool(load_settings(), "database_url") as pool:
+    async with _pool(_settings(), "database_url") as pool:
         yield pool
 
 
@@ -52,7 +52,7 @@ async def owning() -> AsyncIterator[asyncpg.Connection]:
     """A connection in the role that owns the schema."""
     import asyncpg
 
-    settings = load_settings()
+    settings = _settings()
     try:
         connection = await asyncpg.connect(
             settings.required("database_owner_url"), timeout=_CONNECT_SECONDS, ssl=database_tls(settings)
@@ -73,7 +73,7 @@ async def broker() -> AsyncIterator[Link]:
     async def no_channels(_link: Link) -> None:
         """Whoever uses the link opens what it needs."""
 
-    session = Session(broker_options(load_settings()), "command", on_ready=no_channels, on_lost=lambda _link: None)
+    session = Session(broker_options(_settings()), "command", on_ready=no_channels, on_lost=lambda _link: None)
     session.start()
     try:
         yield await _first_link(session)
@@ -109,10 +109,10 @@ def database_tls(settings: Settings) -> SSLContext | None:
     Raises:
         CommandError: a certificate cannot be read.
     """
-    from worker.broker.session import tls_context
-
     if settings.database_cafile is None and settings.database_certfile is None:
         return None
+    from worker.broker.session import tls_context
+
     try:
         return tls_context(settings.database_cafile, settings.database_certfile, settings.database_keyfile)
     except OSError as error:
@@ -123,6 +123,13 @@ def unreachable(server: str, name: str, error: BaseException | str) -> CommandEr
     """The error for a server that does not let us in; its address, which may hold a password, is not repeated."""
     why = " ".join(str(error).split()) or type(error).__name__
     return CommandError(f"cannot reach the {server}, check that it runs, and {name} ({why})", UNREACHABLE)
+
+
+def _settings() -> Settings:
+    """The settings; their library is loaded only by commands that need them."""
+    from worker.settings import load_settings
+
+    return load_settings()
 
 
 async def _first_link(session: Session) -> Link:

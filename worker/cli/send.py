@@ -14,12 +14,11 @@ import typer
 from worker.cli import console
 from worker.cli.connect import broker, run, writing
 from worker.cli.faults import FINDING, OK, CommandError
-from worker.cli.producing import RefusedLineError, Sendable, complete, raw
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     import asyncpg
 
+    from worker.cli.producing import Sendable
     from worker.cli.sending import Awaited, Sender
 
 FileArgument = Annotated[str, typer.Argument(metavar="[FILE]", help="JSON lines; - is standard input.")]
@@ -51,6 +50,8 @@ def send(
     the others are still sent. With --json, and without --wait, one JSON object
     a command says what was sent.
     """
+    from worker.cli.producing import complete, raw
+
     work = Sending(raw if raw_lines else complete, wait=wait, timeout=timeout, as_json=as_json)
     raise typer.Exit(run(work.run(file)))
 
@@ -97,6 +98,8 @@ class Sending:
                         console.print_json_line({"id": command.id, "kind": command.kind, "node": command.node})
 
     def _prepared(self, lines: Sequence[tuple[int, bytes]]) -> list[Sendable]:
+        from worker.cli.producing import RefusedLineError
+
         commands = []
         for number, line in lines:
             try:
@@ -127,6 +130,8 @@ class Sending:
 
 async def shards() -> int:
     """How many shards the installation has: as the database says where one is configured and answers."""
+    from worker.settings import load_settings
+
     settings = load_settings()
     if settings.database_url is not None:
         with suppress(CommandError):
@@ -140,6 +145,7 @@ async def stored_shards(pool: asyncpg.Pool) -> int:
     import asyncpg
 
     from worker.ledger.statements import statement
+    from worker.settings import load_settings
 
     stored: int | None = None
     with suppress(asyncpg.UndefinedTableError):

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import uvloop
 
+from worker.api.app import add_read_api
 from worker.broker.rabbit import RabbitBroker
 from worker.cli.connect import broker_options, database_tls
 from worker.engine.engine import Engine, Intake, Options
@@ -91,12 +92,14 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
         intake, lanes, broker, PostgresLedger(pool), hypervisors, Pool(members), metrics, _options(settings, worker)
     )
     server = StatusServer(metrics.registry, lambda: [*engine.problems, *_broker_problems(broker)])
+    add_read_api(server.app, pool)
     await server.start(settings.http_host, settings.http_port, settings.http_port_file)
     parts.push_async_callback(server.close)
     metrics.waiting.set_function(lambda: lanes.depth)
     metrics.shards_held.set_function(lambda: len(broker.state.active_shards))
     broker.start()
     parts.push_async_callback(broker.close)
+    parts.push_async_callback(broker.drain, 0.0)
     parts.push_async_callback(_leave, members)
     housekeeping = asyncio.create_task(_keep_house(pool, settings))
     parts.callback(housekeeping.cancel)
@@ -115,6 +118,7 @@ def _options(settings: Settings, worker: UUID) -> Options:
         probe_least=settings.park_probe_min_seconds,
         probe_most=settings.park_probe_max_seconds,
         sweep_seconds=settings.outbox_sweep_seconds,
+        shutdown_seconds=settings.shutdown_seconds,
     )
 
 
