@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from worker.broker.consumer import Consumer
 from worker.broker.dead import Archiver, Mortuary
@@ -21,6 +21,8 @@ from worker.broker.topology import ensure
 if TYPE_CHECKING:
     from worker.broker.session import BrokerOptions, Link
     from worker.engine.ports import DeadLetter, Delivery, Outgoing
+
+_IN_LINE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class BrokerState:
     last_error: str | None
     generation: int
     active_shards: frozenset[int]
+    waiting_shards: frozenset[int]
     unfinished: int
 
 
@@ -81,6 +84,7 @@ class RabbitBroker:
             last_error=self._taking.last_error or self._giving.last_error,
             generation=self._taking.generation,
             active_shards=self.consumer.active,
+            waiting_shards=self.consumer.waiting,
             unfinished=self.consumer.unfinished,
         )
 
@@ -96,6 +100,18 @@ class RabbitBroker:
             BrokerUnavailable: they are not within ``timeout`` seconds; the message says why.
         """
         await asyncio.gather(self._giving.ready(timeout), self._taking.ready(timeout))
+
+    async def in_line(self) -> None:
+        """Wait until this worker is registered on every shard.
+
+        Raises:
+            BrokerUnavailable: it is not within a few seconds.
+        """
+        await self._taking.ready(_IN_LINE_SECONDS)
+
+    def served(self) -> Iterable[int]:
+        """The shards that have delivered something to this registration."""
+        return self.consumer.active
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """Publish and wait for every confirm; see :meth:`Publisher.publish`."""
@@ -137,7 +153,7 @@ class RabbitBroker:
         await ensure(link, self._shards, declare=self._declare)
         await self.consumer.attach(link)
         if self.archiver is not None:
-            await self.archiver.attach(link)
+            self.archiver.attach(link)
 
     def _detach_taking(self, link: Link) -> None:
         self.consumer.detach(link)

@@ -96,6 +96,8 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
     await server.start(settings.http_host, settings.http_port, settings.http_port_file)
     parts.push_async_callback(server.close)
     metrics.waiting.set_function(lambda: lanes.depth)
+    metrics.hypervisor_calls_stuck.set_function(lambda: hypervisors.stuck_calls)
+    metrics.hypervisors_unreachable.set_function(lambda: hypervisors.unreachable_nodes)
     metrics.shards_held.set_function(lambda: len(broker.state.active_shards))
     broker.start()
     parts.push_async_callback(broker.close)

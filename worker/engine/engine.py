@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from worker.engine.burial import Undertaker
 from worker.engine.commit import Committer
-from worker.engine.inquiries import answer
+from worker.engine.inquiries import answer, unanswered
 from worker.engine.intake import Refused, receive
 from worker.engine.leases import expire_leases
 from worker.engine.outbox import Outbox
@@ -43,6 +43,7 @@ class Options:
     probe_least: float
     probe_most: float
     sweep_seconds: float
+    shutdown_seconds: float
 
 
 class Intake:
@@ -134,8 +135,10 @@ class Engine:
                 task.result()
             _log.info("stopping: finishing what was begun")
             self._lanes.close()
-            await asyncio.gather(*committing)
-            await self._outbox.flushed()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._options.shutdown_seconds):
+                    await asyncio.gather(*committing)
+                    await self._outbox.flushed()
         finally:
             for task in (stopping, *services, *committing, *self._asking):
                 task.cancel()
@@ -176,5 +179,9 @@ class Engine:
             task.add_done_callback(self._asking.discard)
 
     async def _inquire(self, node: str, inquiry: Inquiry) -> None:
-        facts = await answer(self._hypervisors, inquiry)
+        try:
+            facts = await answer(self._hypervisors, inquiry)
+        except Exception:  # noqa: BLE001 - whatever went wrong, a lane must not wait for ever
+            _log.exception("asking a hypervisor failed; its node is taken as unreachable", node=node)
+            facts = unanswered(inquiry)
         self._lanes.resume(node, facts)

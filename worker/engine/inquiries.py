@@ -40,6 +40,17 @@ async def answer(hypervisors: Hypervisors, inquiry: Inquiry) -> Facts:
     return facts
 
 
+def unanswered(inquiry: Inquiry) -> Facts:
+    """What is known when nobody could be asked: nothing, which is a fact too."""
+    now = datetime.now(UTC)
+    facts = Facts()
+    facts.update(inquiry.facts)
+    for node in inquiry.question.inventories:
+        facts.observations[node] = Observation(now, inquiry.addresses.get(node), None, "it could not be asked")
+    facts.domains.update(dict.fromkeys(inquiry.question.domains))
+    return facts
+
+
 async def observe(hypervisors: Hypervisors, node: str, address: str | None) -> Observation:
     """Ask a hypervisor what its node has."""
     now = datetime.now(UTC)

@@ -37,10 +37,11 @@ async def expire_leases(ledger: Ledger, lanes: Lanes) -> None:
             _log.info("expiring leases waits for the database", error=str(trouble))
             continue
         for lease in leases:
-            lanes.add(_expiry(lease))
+            lanes.add(expiry(lease))
 
 
-def _expiry(lease: Lease) -> Item:
+def expiry(lease: Lease) -> Item:
+    """The command that ends a lease."""
     command = Expire(
         version=1,
         id=uuid5(_NAMESPACE, f"{lease.instance}/{lease.node}/{lease.expired_at.isoformat()}"),

@@ -111,6 +111,16 @@ class Broker(Protocol):
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Mark deliveries as finished; each channel acknowledges up to its highest finished tag without a gap."""
 
+    async def in_line(self) -> None:
+        """Wait until this worker stands in line at every shard.
+
+        Raises:
+            BrokerUnavailable: the broker is away for longer than a moment.
+        """
+
+    def served(self) -> Iterable[int]:
+        """The shards that the broker has been serving this worker with."""
+
     async def yield_shards(self, shards: Iterable[int]) -> None:
         """Queue up again behind the other consumers of these shards, with no order broken."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
-from worker.engine.ports import LedgerUnavailable
+from worker.engine.ports import BrokerUnavailable, LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _EVERY_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 3.0
 
 
 class Pool(Protocol):
@@ -32,17 +33,26 @@ async def keep_share(pool: Pool, broker: Broker, worker: UUID, shards: int) -> N
     """Stay in the pool, and queue up behind the owner of each shard that is another's, for ever.
 
     The broker serves a shard's first consumer in line. When a shard gets another
-    owner, everyone else steps behind it, which leaves it first.
+    owner, everyone else steps behind it, which leaves it first. A worker joins
+    only once it stands in line itself; one that is served a shard of another's
+    all the same, since the broker came back in between, steps behind again.
     """
+    loop = asyncio.get_running_loop()
     owners: dict[int, UUID] = {}
+    stepped: dict[int, float] = {}
     while True:
         try:
+            await broker.in_line()
             await pool.heartbeat()
             now = await pool.assign(shards)
-            behind = [shard for shard, owner in now.items() if owner != worker and owners.get(shard) != owner]
-            if behind:
-                await broker.yield_shards(behind)
+            served = {shard for shard in broker.served() if stepped.get(shard, 0.0) < loop.time() - _PATIENCE_SECONDS}
+            others = {shard for shard, owner in now.items() if owner != worker}
+            behind = {shard for shard in others if owners.get(shard) != now[shard]} | (others & served)
             owners = now
-        except LedgerUnavailable as trouble:
-            _log.info("the pool waits for the database", error=str(trouble))
+            if behind:
+                _log.info("stepping behind the owners of shards", shards=sorted(behind))
+                await broker.yield_shards(behind)
+                stepped.update(dict.fromkeys(behind, loop.time()))
+        except (LedgerUnavailable, BrokerUnavailable) as trouble:
+            _log.info("the pool waits", error=str(trouble))
         await asyncio.sleep(_EVERY_SECONDS)
