@@ -100,6 +100,7 @@ CREATE TABLE nodeledger.entry (
     devices text[]
 ) PARTITION BY RANGE (at);
 CREATE TABLE nodeledger.entry_rest PARTITION OF nodeledger.entry DEFAULT;
+CREATE INDEX entry_in_order ON nodeledger.entry (seq);
 CREATE INDEX entry_of_node ON nodeledger.entry (node, seq);
 CREATE INDEX entry_of_instance ON nodeledger.entry (instance, seq);
 CREATE INDEX entry_by_time ON nodeledger.entry USING brin (at);

@@ -177,12 +177,9 @@ JOIN nodeledger.node_profile AS p ON p.node_id = n.id;
 -- How many instances of a node share a property. io_workload counts those that
 -- keep its disks busy; failed_builds counts builds that failed in a row.
 CREATE VIEW nodeledger.node_statistics AS
-WITH resident AS (
-    SELECT DISTINCT a.node_id, a.instance FROM nodeledger.allocation AS a
-)
 SELECT n.name AS node, s.property, s.value, count(*) AS amount
-FROM resident AS r
-JOIN nodeledger.node AS n ON n.id = r.node_id
+FROM nodeledger.node AS n
+CROSS JOIN LATERAL (SELECT DISTINCT a.instance FROM nodeledger.allocation AS a WHERE a.node_id = n.id) AS r
 LEFT JOIN nodeledger.instance AS i ON i.id = r.instance
 CROSS JOIN LATERAL (
     VALUES
