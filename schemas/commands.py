@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, cast
 
 from pydantic import Field, StringConstraints, TypeAdapter, WithJsonSchema, model_validator
 
@@ -10,6 +10,9 @@ from schemas.base import Identifier, Label, Model, Moment, NodeName, Printable, 
 from schemas.inventory import Inventory
 from schemas.policy import Policy
 from schemas.requests import DeviceRequest, Resources, Topology, Traits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VERSION = 1
 MAX_BODY_BYTES = 256 * 1024
@@ -131,23 +134,11 @@ class Claim(CommandBase):
             raise ValueError("instances names an instance twice")
         return self
 
-    def members(self) -> list[ClaimMember]:
+    def members(self) -> Sequence[ClaimMember]:
         """The instances claimed; of a claim for one, that one on its first choice of node."""
         if self.instances is not None:
             return self.instances
-        if self.instance is None or self.resources is None:  # excluded by validation
-            raise ValueError("a claim names an instance and its resources")
-        return [
-            ClaimMember.model_construct(
-                instance=self.instance,
-                node=self.node,
-                revision=self.revision,
-                resources=self.resources,
-                topology=self.topology,
-                devices=self.devices,
-                traits=self.traits,
-            )
-        ]
+        return (cast("ClaimMember", self),)  # it has a member's fields, and validation saw to it that they are set
 
 
 class Resize(InstanceCommand, Shape):

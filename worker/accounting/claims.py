@@ -13,6 +13,7 @@ from worker.accounting.state import Placement, beside
 from worker.accounting.view import Question
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from schemas import Abort, Claim, ClaimMember, Reason
@@ -46,7 +47,7 @@ def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -
     return rejected(command.node, refusals)
 
 
-def _claim_group(view: View, command: Claim, members: list[ClaimMember], now: datetime) -> Decision | Question:
+def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now: datetime) -> Decision | Question:
     """Take all or none. Members on one node are placed one after the other, each beside those before it."""
     question = Question()
     refusals: list[Reason] = []

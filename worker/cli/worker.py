@@ -77,7 +77,7 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
     await hypervisors.start()
     parts.push_async_callback(hypervisors.close)
     lanes = Lanes()
-    intake = Intake(lanes, settings.shards, metrics)
+    intake = Intake(lanes, settings.shards)
     broker = RabbitBroker(
         broker_options(settings),
         settings.shards,
@@ -95,6 +95,10 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
     add_read_api(server.app, pool)
     await server.start(settings.http_host, settings.http_port, settings.http_port_file)
     parts.push_async_callback(server.close)
+    counts = broker.consumer.counts
+    metrics.follow("commands_received", "Messages taken from command queues.", lambda: counts.delivered)
+    metrics.follow("commands_redelivered", "Messages the broker had delivered before.", lambda: counts.redelivered)
+    metrics.follow("stale_acknowledgements", "Times a channel was gone when it was settled.", lambda: counts.stale)
     metrics.waiting.set_function(lambda: lanes.depth)
     metrics.hypervisor_calls_stuck.set_function(lambda: hypervisors.stuck_calls)
     metrics.hypervisors_unreachable.set_function(lambda: hypervisors.unreachable_nodes)

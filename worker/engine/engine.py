@@ -53,16 +53,14 @@ class Intake:
     engine, which needs a broker.
     """
 
-    def __init__(self, lanes: Lanes, shards: int, metrics: Metrics) -> None:
+    def __init__(self, lanes: Lanes, shards: int) -> None:
         self._lanes = lanes
         self._shards = shards
-        self._metrics = metrics
         self._undertaker: Undertaker | None = None
         self._early: list[Refused] = []
 
     def receive(self, delivery: Delivery) -> None:
         """Take one delivery. Never waits and never raises."""
-        self._metrics.took(1, delivery.redelivered)
         item = receive(delivery, self._shards)
         if isinstance(item, Refused):
             if self._undertaker is None:

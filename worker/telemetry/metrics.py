@@ -6,11 +6,13 @@ from collections import Counter as Tally
 from typing import TYPE_CHECKING, Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from worker.telemetry.histogram import BatchHistogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
@@ -32,6 +34,23 @@ class Answered(Protocol):
         """The codes of the outcome's reasons."""
 
 
+class _Followed(Collector):
+    """A counter whose value is somebody else's."""
+
+    def __init__(self, name: str, documentation: str, count: Callable[[], float]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._count = count
+
+    def describe(self) -> list[CounterMetricFamily]:
+        """The name, so that the registry sees a second one of it."""
+        return [CounterMetricFamily(self._name, self._documentation)]
+
+    def collect(self) -> list[CounterMetricFamily]:
+        """The count as it is now."""
+        return [CounterMetricFamily(self._name, self._documentation, value=self._count())]
+
+
 class Metrics:
     """The metrics of one worker, in a registry of their own.
 
@@ -50,8 +69,6 @@ class Metrics:
         self._servers()
 
     def _road(self) -> None:
-        self.received = self._counter("commands_received", "Messages taken from command queues.")
-        self.redelivered = self._counter("commands_redelivered", "Messages the broker had delivered before.")
         self.duplicates = self._counter("commands_duplicate", "Commands whose id had been answered before.")
         self.outcomes = self._counter("outcomes", "Outcomes committed.", "kind", "status")
         self.rejections = self._counter("rejections", "Reasons of rejected commands.", "code")
@@ -65,7 +82,6 @@ class Metrics:
             "receipt_to_outcome_seconds", "From receipt to the broker's confirm of the outcome.", _SECONDS
         )
         self.published = self._counter("outcomes_published", "Outcomes the broker confirmed.")
-        self.stale_acks = self._counter("stale_acknowledgements", "Acknowledgements for channels that were gone.")
 
     def _waiting(self) -> None:
         self.lanes = self._gauge("lanes", "Nodes with commands waiting in this worker.")
@@ -98,11 +114,9 @@ class Metrics:
         self.database_losses = self._counter("database_losses", "Times the database did not answer.")
         self.database_up = self._gauge("database_up", "1 while the database answers.")
 
-    def took(self, messages: int, redelivered: int = 0) -> None:
-        """Count messages taken from the queues."""
-        self.received.inc(messages)
-        if redelivered:
-            self.redelivered.inc(redelivered)
+    def follow(self, name: str, documentation: str, count: Callable[[], float]) -> None:
+        """Show a count that is kept elsewhere, as a counter that is read with the page."""
+        self.registry.register(_Followed(f"nodeledger_{name}", documentation, count))
 
     def committed(self, answers: Iterable[Answered], *, nodes: int, seconds: float, ages: Sequence[float]) -> None:
         """Count one transaction.

@@ -46,7 +46,7 @@ async def test_readiness_follows_the_problems_and_liveness_does_not(base: str, p
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
 async def test_metrics_are_given_in_the_form_that_is_asked_for(base: str, metrics: Metrics, accept: str) -> None:
-    metrics.took(7)
+    metrics.follow("commands_received", "Messages taken.", lambda: 7)
     async with aiohttp.ClientSession(headers={"Accept": accept}) as session, session.get(f"{base}/metrics") as page:
         assert page.headers["Content-Type"].startswith(accept.partition(";")[0])
         assert "nodeledger_commands_received_total 7.0" in await page.text()
