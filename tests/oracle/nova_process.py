@@ -236,6 +236,10 @@ class Search:
     def accepted(self, guest: Any, fits: list[Any]) -> Json:
         cells = [copy.deepcopy(cell) for cell in fits]
         placed = objects.InstanceNUMATopology(cells=cells, emulator_threads_policy=guest.emulator_threads_policy)
+        if guest.cells[0].cpu_thread_policy == "isolate":
+            hosts = {host_cell.id: host_cell for host_cell in copy.deepcopy(self.host).cells}
+            for cell in cells:
+                hosts[cell.id].pin_cpus_with_siblings(set(cell.cpu_pinning.values()) | set(cell.cpuset_reserved or ()))
         if not all(cell.mempages for cell in self.host.cells):  # Nova cannot add up use where a cell has no pages
             return {"cells": [shown(cell) for cell in cells], "usage": None, "devices": self.consumed(cells)}
         after = hardware.numa_usage_from_instance_numa(self.host, placed)

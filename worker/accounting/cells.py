@@ -11,7 +11,7 @@ from worker.accounting.cpus import bits_of, mask_of, packable
 from worker.accounting.pages import Pages, holds, page_size_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from schemas.inventory import Cell, Inventory
     from schemas.policy import Policy
@@ -23,15 +23,17 @@ class HostCell:
     """One NUMA cell of a host.
 
     ``shared`` and ``dedicated`` are masks of online CPUs. They are disjoint,
-    or equal on a host that does not tell the two apart. ``cores`` are the
-    sibling sets as masks, lowest CPU first, restricted to those CPUs. Ratios
-    are in millionths; ``pages`` are sorted by size.
+    or equal on a host that does not tell the two apart. ``siblings`` are all
+    sets of online CPUs that are threads of one core; ``cores`` are the same
+    without the CPUs that are neither shared nor dedicated, lowest CPU first.
+    Ratios are in millionths; ``pages`` are sorted by size.
     """
 
     id: int
     socket: int | None
     shared: int
     dedicated: int
+    siblings: tuple[int, ...]
     cores: tuple[int, ...]
     threads_per_core: int
     memory_mib: int
@@ -51,31 +53,29 @@ class HostCell:
 
 
 class Room(NamedTuple):
-    """What is taken on a host cell: the dedicated CPUs still free, shared vCPUs and memory in use."""
+    """What is taken on a host cell: the CPUs free to be dedicated and their cores, shared vCPUs and memory in use."""
 
     cell: HostCell
     free: int
+    cores: Sequence[int]
     vcpus: int
     memory_mib: int
 
 
-def host_cell(cell: Cell, shared: int, dedicated: int, policy: Policy) -> HostCell:
-    """Compile one cell of an inventory. Of its CPUs those in the masks ``shared`` and ``dedicated`` count."""
-    cpus = parse_cpu_mask(cell.cpus)
-    usable = cpus & (shared | dedicated)
-    cores = [core for siblings in cell.siblings if (core := parse_cpu_mask(siblings) & usable)]
-    alone = usable
-    for core in cores:
-        alone &= ~core
-    cores += [1 << cpu for cpu in bits_of(alone)]
-    cores.sort(key=lambda core: core & -core)
+def host_cell(cell: Cell, online: int, shared: int, dedicated: int, policy: Policy) -> HostCell:
+    """Compile one cell of an inventory, given which CPUs of the host are online, shared and dedicated."""
+    cpus = parse_cpu_mask(cell.cpus) & online
+    siblings = [core for threads in cell.siblings if (core := parse_cpu_mask(threads) & cpus)]
+    siblings += [1 << cpu for cpu in bits_of(cpus & ~sum(siblings))]
+    cores = _cores(siblings, shared | dedicated)
     reserved = {page.size_kib: page.count for page in policy.reserved.pages if page.cell == cell.id}
     return HostCell(
         id=cell.id,
         socket=cell.socket,
         shared=cpus & shared,
         dedicated=cpus & dedicated,
-        cores=tuple(cores),
+        siblings=tuple(siblings),
+        cores=cores,
         threads_per_core=max((core.bit_count() for core in cores), default=1),
         memory_mib=cell.memory_mib,
         pages=tuple(
@@ -92,16 +92,32 @@ def host_cell(cell: Cell, shared: int, dedicated: int, policy: Policy) -> HostCe
     )
 
 
-def host_cells(inventory: Inventory, policy: Policy, shared: int, dedicated: int) -> tuple[HostCell, ...]:
+def host_cells(inventory: Inventory, online: int, shared: int, dedicated: int, policy: Policy) -> tuple[HostCell, ...]:
     """The cells of an inventory, lowest number first."""
-    return tuple(host_cell(cell, shared, dedicated, policy) for cell in sorted(inventory.cells, key=lambda c: c.id))
+    cells = sorted(inventory.cells, key=lambda cell: cell.id)
+    return tuple(host_cell(cell, online, shared, dedicated, policy) for cell in cells)
 
 
-def rooms_of(cells: Iterable[HostCell], used: Mapping[str, int], pinned: Iterable[int]) -> list[Room]:
-    """What is taken on each of the cells."""
+def _cores(siblings: Iterable[int], usable: int) -> tuple[int, ...]:
+    """Sibling sets without the CPUs that cannot be used, lowest CPU first."""
+    return tuple(sorted((core & usable for core in siblings if core & usable), key=lambda core: core & -core))
+
+
+def rooms_of(cells: Iterable[HostCell], used: Mapping[str, int], pinned: Iterable[int], own: int = 0) -> list[Room]:
+    """What is taken on each of the cells.
+
+    ``own`` is the mask of CPUs that the guest has already: it may keep them
+    also where they are no longer dedicated ones.
+    """
     free = ~mask_of(pinned)
     return [
-        Room(cell, cell.dedicated & free, used.get(cell.vcpus_counter, 0), used.get(cell.memory_counter, 0))
+        Room(
+            cell,
+            (cell.dedicated | own & sum(cell.siblings)) & free if own else cell.dedicated & free,
+            _cores(cell.siblings, cell.shared | cell.dedicated | own) if own else cell.cores,
+            used.get(cell.vcpus_counter, 0),
+            used.get(cell.memory_counter, 0),
+        )
         for cell in cells
     ]
 
@@ -149,7 +165,7 @@ def _cpus_fit(room: Room, guest: Guest, need: Need, own: Mapping[str, int]) -> b
         return False
     if policy == "isolate" and not cell.isolating:
         return False
-    return packable(cell.cores, room.free, need.dedicated, need.emulator, policy, cell.threads_per_core)
+    return packable(room.cores, room.free, need.dedicated, need.emulator, policy, cell.threads_per_core)
 
 
 def _within_ratios(room: Room, need: Need, own: Mapping[str, int]) -> bool:

@@ -65,6 +65,15 @@ class Stock(NamedTuple):
         return mask.bit_count() + sum(left - 1 for number, left in self.units.items() if mask >> number & 1)
 
 
+class Demand(NamedTuple):
+    """What one instance wants of a host's devices, beside what is left; ``kept`` are the offers it holds for each."""
+
+    catalog: Catalog
+    stock: Stock
+    wants: Sequence[Want]
+    kept: Sequence[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """The offers of a host, and masks to find them by.

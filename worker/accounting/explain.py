@@ -150,10 +150,10 @@ def _cpu_lacks(room: Room, guest: Guest, need: Need, own: Mapping[str, int]) -> 
     if guest.thread_policy == "isolate":
         if not cell.isolating:
             yield _lack("cores_without_siblings", wanted, 0)
-        elif (cores := isolated(cell.cores, room.free, need.emulator, cell.threads_per_core)) < need.dedicated:
+        elif (cores := isolated(room.cores, room.free, need.emulator, cell.threads_per_core)) < need.dedicated:
             yield _lack("free_cores", need.dedicated, cores)
     elif guest.thread_policy == "require":
-        sizes = sorted(((core & room.free).bit_count() for core in cell.cores), reverse=True)
+        sizes = sorted(((core & room.free).bit_count() for core in room.cores), reverse=True)
         reach = max((size * count for count, size in enumerate(sizes, 1) if size > 1), default=0)
         if reach < max(need.dedicated, 1):
             yield _lack("sibling_cpus", max(need.dedicated, 1), reach)

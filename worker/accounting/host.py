@@ -49,7 +49,8 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
     producer pushed: of an observed one, no device is handed out unless the
     policy names it.
     """
-    shared, dedicated = usable_cpus(inventory, policy)
+    online = parse_cpu_mask(inventory.cpus)
+    shared, dedicated = usable_cpus(inventory, policy, online)
     capacity = _capacity(inventory, policy, shared.bit_count(), dedicated.bit_count())
     whole = Cell(id=0, cpus=inventory.cpus, memory_mib=inventory.memory_mib)
     return Host(
@@ -58,22 +59,21 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
         surcharge=surcharge_of(policy.overhead),
         limits=dict(sorted(policy.limits.items())),
         traits=frozenset(inventory.traits) | frozenset(policy.traits),
-        cells=host_cells(inventory, policy, shared, dedicated),
-        implicit=host_cell(whole, shared, dedicated, policy),
+        cells=host_cells(inventory, online, shared, dedicated, policy),
+        implicit=host_cell(whole, online, shared, dedicated, policy),
         pack=policy.cell_strategy == "pack",
         shared_cpus=format_cpu_set(bits_of(shared)),
         catalog=build_catalog(inventory, policy, observed=observed),
     )
 
 
-def usable_cpus(inventory: Inventory, policy: Policy) -> tuple[int, int]:
+def usable_cpus(inventory: Inventory, policy: Policy, online: int) -> tuple[int, int]:
     """Masks of the online CPUs that guests may share, and of those that may be given to one guest alone.
 
     With neither set in the policy, all are shared; with the dedicated ones
     alone, none is. A CPU that belongs to none of the cells cannot be dedicated:
     nothing is known of its neighbours.
     """
-    online = parse_cpu_mask(inventory.cpus)
     dedicated = 0 if policy.dedicated_cpus is None else parse_cpu_mask(policy.dedicated_cpus) & online
     if policy.shared_cpus is not None:
         shared = parse_cpu_mask(policy.shared_cpus) & online

@@ -15,7 +15,7 @@ from worker.accounting.devices import Stock, bits
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from worker.accounting.devices import Catalog, Want
+    from worker.accounting.devices import Catalog, Demand, Want
 
 Choice = list[dict[int, int]]
 """For each request, how many units it takes of which offer."""
@@ -27,18 +27,25 @@ MAX_BRANCHES: Final = 500
 """A bound on the work for one request: reached only by requests made to be hard, which are then refused."""
 
 
-def choose(catalog: Catalog, stock: Stock, wants: Sequence[Want], tiers: Sequence[Tiers]) -> Choice | None:
+def choose(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
     """Units for every request at once, or None if there is no way.
 
     Each request takes from the first of its tiers that has enough, if that can
     be together with the others, and never from outside the last.
     """
-    if not wants:
+    if not demand.wants:
         return []
-    return _in_turn(catalog, stock, wants, tiers) or _together(catalog, stock, wants, tiers)
+    return _in_turn(demand, tiers) or _together(demand, tiers)
 
 
-def _in_turn(catalog: Catalog, stock: Stock, wants: Sequence[Want], tiers: Sequence[Tiers]) -> Choice | None:
+def everywhere(demand: Demand) -> list[Tiers]:
+    """The tiers of requests that may take from anywhere, beginning with what they hold."""
+    everything = demand.catalog.everything
+    return [((kept, everything & ~kept),) for kept in demand.kept]
+
+
+def _in_turn(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
+    catalog, stock, wants, _ = demand
     choice: Choice = []
     for want, steps in zip(wants, tiers, strict=True):
         allowed = want.allowed & stock.free
@@ -76,12 +83,13 @@ def union(masks: Iterable[int]) -> int:
     return everything
 
 
-def _together(catalog: Catalog, stock: Stock, wants: Sequence[Want], tiers: Sequence[Tiers]) -> Choice | None:
+def _together(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
     """Branch on offers that exclude each other, over a matching that ignores it.
 
     States that differ only in which of several alike devices are left are
     tried once.
     """
+    catalog, stock, wants, _ = demand
     limits = [want.allowed & union(steps[-1]) for want, steps in zip(wants, tiers, strict=True)]
     seen: set[object] = set()
     pending = [stock.free]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker.accounting.devices import bits
+from worker.accounting.keeping import favouring
 from worker.accounting.matching import Choice, choose, union
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.accounting.cells import HostCell
-    from worker.accounting.devices import Catalog, Stock, Want
+    from worker.accounting.devices import Catalog, Demand, Want
     from worker.accounting.matching import Tiers
     from worker.accounting.requests import Guest
 
@@ -23,18 +24,14 @@ class Nearby:
     devices for the last set of cells that satisfied everything.
     """
 
-    def __init__(
-        self, cells: Sequence[HostCell], guest: Guest, catalog: Catalog, stock: Stock, wants: Sequence[Want]
-    ) -> None:
+    def __init__(self, cells: Sequence[HostCell], guest: Guest, demand: Demand) -> None:
         self.cells = cells
-        self.catalog = catalog
-        self.stock = stock
-        self.wants = wants
+        self.demand = demand
         self.networks = network_masks(cells, guest)
         self.choice: Choice = []
-        self._wanted = union(want.allowed for want in wants)
-        self._near = [catalog.by_cell.get(cell.id, 0) & stock.free for cell in cells]
-        self._sockets = any(want.affinity == "socket" for want in wants)
+        self._wanted = union(want.allowed for want in demand.wants)
+        self._near = [demand.catalog.by_cell.get(cell.id, 0) & demand.stock.free for cell in cells]
+        self._sockets = any(want.affinity == "socket" for want in demand.wants)
         self._refused = False
 
     def alike(self, position: int) -> object:
@@ -54,7 +51,7 @@ class Nearby:
         """Whether the cells have all networks, and devices for every request."""
         if not all(mask & taken for mask in self.networks):
             return False
-        choice = choose(self.catalog, self.stock, self.wants, self.tiers(taken))
+        choice = choose(self.demand, self.tiers(taken))
         if choice is None:
             self._refused = True
             return False
@@ -64,7 +61,10 @@ class Nearby:
     def tiers(self, taken: int) -> list[Tiers]:
         """Where each request may take its devices from, for a guest on these cells."""
         cells = [self.cells[position] for position in bits(taken)]
-        return [affine(self.catalog, self.cells, cells, want) for want in self.wants]
+        return [
+            favouring(affine(self.demand.catalog, self.cells, cells, want), kept)
+            for want, kept in zip(self.demand.wants, self.demand.kept, strict=True)
+        ]
 
     def _networks_possible(self, taken: int, available: int, slots: int) -> bool:
         """Networks that have no cell in common need a cell each."""
@@ -81,20 +81,21 @@ class Nearby:
 
     def _devices_possible(self, taken: int, available: int, slots: int) -> bool:
         """A request cannot have more than the best cells offer it; nor all of them together more than all cells do."""
-        for want in self.wants:
+        catalog, stock = self.demand.catalog, self.demand.stock
+        for want in self.demand.wants:
             if want.affinity not in {"required", "legacy"}:
                 continue
             here = union(self._near[position] for position in bits(taken))
             if want.affinity == "legacy":
-                here |= self.catalog.by_cell.get(None, 0)
-            missing = want.units - self.stock.count(want.allowed & here)
+                here |= catalog.by_cell.get(None, 0)
+            missing = want.units - stock.count(want.allowed & here)
             if missing > 0:
-                offered = sorted(self.stock.count(want.allowed & self._near[position]) for position in bits(available))
+                offered = sorted(stock.count(want.allowed & self._near[position]) for position in bits(available))
                 if sum(offered[-slots:]) < missing:
                     return False
         if not self._refused:
             return True
-        return choose(self.catalog, self.stock, self.wants, self.tiers(taken | available)) is not None
+        return choose(self.demand, self.tiers(taken | available)) is not None
 
 
 def network_masks(cells: Sequence[HostCell], guest: Guest) -> list[int]:

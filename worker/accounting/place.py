@@ -6,9 +6,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from worker.accounting.capacity import limit_breaches, shortages
-from worker.accounting.devices import Stock
-from worker.accounting.matching import choose
-from worker.accounting.requests import Guest, device_contradictions, guest_of
+from worker.accounting.devices import Demand, Stock
+from worker.accounting.keeping import former_of, kept_offers
+from worker.accounting.matching import choose, everywhere
+from worker.accounting.requests import device_contradictions, guest_of
 from worker.accounting.shortfall import why_no_devices
 from worker.accounting.state import Placement
 from worker.accounting.topology import Layout, lay
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     from schemas.outcomes import Reason
     from schemas.requests import DeviceRequest, Resources, Topology, Traits
-    from worker.accounting.devices import Want
     from worker.accounting.host import Host
+    from worker.accounting.keeping import Former
+    from worker.accounting.requests import Guest
     from worker.accounting.state import Counters, Occupancy
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -47,22 +49,30 @@ class Request(Protocol):
 
 
 def place(
-    host: Host, occupancy: Occupancy, shape: Request, *, own: Mapping[str, int] = _NOTHING
+    host: Host,
+    occupancy: Occupancy,
+    shape: Request,
+    *,
+    own: Mapping[str, int] = _NOTHING,
+    held: Sequence[Placement] = (),
 ) -> Placement | list[Reason]:
     """Find room for ``shape``, or say everything that stands against it.
 
     ``occupancy`` is without what the instance itself holds on the node, and
     ``own`` is what it is charged there now: a counter that does not grow
-    beyond it never refuses.
+    beyond it never refuses. ``held`` are its placements there, the one in use
+    first: cells, CPUs and devices stay the same as far as they can.
     """
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
         if _fits(host.ceiling, occupancy.used, charge, own):
             return Placement(charge)
-    return _place(host, occupancy, shape, own)
+    return _place(host, occupancy, shape, own, former_of(held))
 
 
-def _place(host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int]) -> Placement | list[Reason]:
+def _place(
+    host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former
+) -> Placement | list[Reason]:
     resources, topology = shape.resources, shape.topology
     charge = plain_charge(host, resources)
     refused = device_contradictions(shape.devices)
@@ -79,7 +89,11 @@ def _place(host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, i
         reasons += trait_breaches(host.traits, shape.traits)
     if refused:
         return reasons
-    layout = _lay(host, occupancy, own, guest, shape.devices)
+    demand = _demand(host, occupancy, shape.devices, former)
+    if guest is not None:
+        layout = lay(host, occupancy, own, guest, demand, former)
+    else:
+        layout = _devices_anywhere(demand, occupancy)
     if isinstance(layout, list):
         return reasons + layout
     return reasons or _placement(host, charge, layout, shape.devices)
@@ -112,23 +126,22 @@ def _fits(
     return True
 
 
-def _lay(
-    host: Host,
-    occupancy: Occupancy,
-    own: Mapping[str, int],
-    guest: Guest | None,
-    requests: Sequence[DeviceRequest],
-) -> Layout | list[Reason]:
-    """Decide cells and devices in one."""
+def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former) -> Demand:
     catalog = host.catalog
-    wants: list[Want] = [catalog.want(request) for request in requests]
-    stock = catalog.stock(occupancy.held, occupancy.used) if catalog.offers else Stock(0, {})
-    if guest is not None:
-        return lay(host, occupancy, own, guest, stock, wants)
-    anywhere = [((catalog.everything,),)] * len(wants)
-    choice = choose(catalog, stock, wants, anywhere)
+    return Demand(
+        catalog,
+        catalog.stock(occupancy.held, occupancy.used) if catalog.offers else Stock(0, {}),
+        [catalog.want(request) for request in requests],
+        [kept_offers(catalog, former, request.name) for request in requests],
+    )
+
+
+def _devices_anywhere(demand: Demand, occupancy: Occupancy) -> Layout | list[Reason]:
+    """Devices for an instance that may lie on any of the host's cells."""
+    anywhere = everywhere(demand)
+    choice = choose(demand, anywhere)
     if choice is None:
-        return why_no_devices(catalog, stock, wants, anywhere, occupancy.held)
+        return why_no_devices(demand, anywhere, occupancy.held)
     return Layout({}, frozenset(), [], choice)
 
 

@@ -13,26 +13,20 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from schemas.outcomes import Reason
-    from worker.accounting.devices import Catalog, Stock, Want
+    from worker.accounting.devices import Catalog, Demand, Stock, Want
     from worker.accounting.matching import Tiers
 
 MAX_SHOWN: Final = 64
 """How many devices one reason lists."""
 
 
-def why_no_devices(
-    catalog: Catalog,
-    stock: Stock,
-    wants: Sequence[Want],
-    tiers: Sequence[Tiers],
-    held: Mapping[str, UUID],
-    where: str = "",
-) -> list[Reason]:
+def why_no_devices(demand: Demand, tiers: Sequence[Tiers], held: Mapping[str, UUID], where: str = "") -> list[Reason]:
     """A reason for each request that goes short when those before it have what they can.
 
     ``short_by`` further devices for each, within its last tier, would do.
     """
-    granted = grants(catalog, stock, wants, tiers)
+    catalog, stock, wants, _ = demand
+    granted = grants(demand, tiers)
     reasons: list[Reason] = []
     for want, steps, grant in zip(wants, tiers, granted, strict=True):
         if grant == want.units:
@@ -58,15 +52,15 @@ def why_no_devices(
     return reasons
 
 
-def grants(catalog: Catalog, stock: Stock, wants: Sequence[Want], tiers: Sequence[Tiers]) -> list[int]:
+def grants(demand: Demand, tiers: Sequence[Tiers]) -> list[int]:
     """How many units each request could have when those before it have as many as they could."""
     granted: list[Want] = []
-    for position, want in enumerate(wants):
+    for position, want in enumerate(demand.wants):
         least, most = 0, want.units
         while least < most:
             middle = (least + most + 1) // 2
             trial = [*granted, want._replace(units=middle)]
-            if choose(catalog, stock, trial, tiers[: position + 1]) is None:
+            if choose(demand._replace(wants=trial), tiers[: position + 1]) is None:
                 most = middle - 1
             else:
                 least = middle

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set
 from worker.accounting.cells import fitting_page_size, rooms_of
-from worker.accounting.cpus import bits_of, mask_of, pack
+from worker.accounting.cpus import bits_of, mask_of
 from worker.accounting.explain import too_few_cells, why_no_cells, why_no_networks
-from worker.accounting.matching import choose
+from worker.accounting.keeping import packing, positions_as_before
+from worker.accounting.matching import choose, everywhere
 from worker.accounting.nearby import Nearby
 from worker.accounting.search import arrange, matchable
 from worker.accounting.shortfall import why_no_devices
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from schemas.outcomes import Reason
     from worker.accounting.cells import HostCell, Room
     from worker.accounting.cpus import Packing
-    from worker.accounting.devices import Stock, Want
+    from worker.accounting.devices import Demand
     from worker.accounting.host import Host
+    from worker.accounting.keeping import Former
     from worker.accounting.matching import Choice
     from worker.accounting.requests import Guest, GuestCell, Need
     from worker.accounting.state import Counters, Occupancy
@@ -51,33 +53,32 @@ class Table(NamedTuple):
 
 
 def lay(
-    host: Host, occupancy: Occupancy, own: Mapping[str, int], guest: Guest, stock: Stock, wants: Sequence[Want]
+    host: Host, occupancy: Occupancy, own: Mapping[str, int], guest: Guest, demand: Demand, former: Former
 ) -> Layout | list[Reason]:
     """Lay out a guest, or say why it cannot be.
 
-    A host that knows of no cells still takes a guest that only wants dedicated
-    CPUs: it is then one cell.
+    One that lies on the host already stays on its cells if it can. A host that
+    knows of no cells still takes a guest that only wants dedicated CPUs: it is
+    then one cell.
     """
     cells = host.cells or (() if guest.explicit else (host.implicit,))
     if len(cells) < len(guest.cells):
         return [too_few_cells(len(guest.cells), len(cells))]
-    rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned), guest, host, stock, wanted=bool(wants))
-    table = Table(
-        rooms,
-        {
-            need: [fitting_page_size(room, guest, need, occupancy.used, own) for room in rooms]
-            for need in {cell.need for cell in guest.cells}
-        },
-    )
+    rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned, former.pins), guest, host, demand)
+    needs = {cell.need for cell in guest.cells}
+    used = occupancy.used
+    table = Table(rooms, {n: [fitting_page_size(room, guest, n, used, own) for room in rooms] for n in needs})
     rows = table.rows(guest)
-    nearby = Nearby([room.cell for room in rooms], guest, host.catalog, stock, wants)
-    positions = arrange(rows, nearby if wants or nearby.networks else None)
+    nearby = Nearby([room.cell for room in rooms], guest, demand)
+    positions = positions_as_before(former, rooms, rows)
+    if positions is None or not nearby.satisfied(sum(1 << position for position in positions)):
+        positions = arrange(rows, nearby if demand.wants or nearby.networks else None)
     if positions is None:
         return _why_not(table, rows, guest, nearby, occupancy, own)
-    return _laid(guest, table, positions, host, nearby.choice)
+    return Layout(*_laid(guest, table, positions, host, former), nearby.choice)
 
 
-def in_order(rooms: list[Room], guest: Guest, host: Host, stock: Stock, *, wanted: bool) -> list[Room]:
+def in_order(rooms: list[Room], guest: Guest, host: Host, demand: Demand) -> list[Room]:
     """The host's cells in the order in which they are tried.
 
     Where the guest takes them all, as they are. Otherwise cells with many free
@@ -90,44 +91,39 @@ def in_order(rooms: list[Room], guest: Guest, host: Host, stock: Stock, *, wante
     sign = 1 if host.pack else -1
 
     def key(room: Room) -> tuple[int, int, int]:
-        devices = (host.catalog.by_cell.get(room.cell.id, 0) & host.catalog.whole & stock.free).bit_count()
+        devices = (host.catalog.by_cell.get(room.cell.id, 0) & host.catalog.whole & demand.stock.free).bit_count()
         cpus = -room.vcpus if guest.policy == "shared" else room.free.bit_count()
-        return (-devices if wanted else devices, sign * cpus, sign * (room.cell.memory_mib - room.memory_mib))
+        return (-devices if demand.wants else devices, sign * cpus, sign * (room.cell.memory_mib - room.memory_mib))
 
     return sorted(rooms, key=key)
 
 
-def _laid(guest: Guest, table: Table, positions: Sequence[int], host: Host, choice: Choice) -> Layout:
+def _laid(
+    guest: Guest, table: Table, positions: Sequence[int], host: Host, former: Former
+) -> tuple[Counters, frozenset[int], list[dict[str, object]]]:
     charge: Counters = {}
     pins: set[int] = set()
     assigned: list[dict[str, object]] = []
     for number, (cell, position) in enumerate(zip(guest.cells, positions, strict=True)):
         room = table.rooms[position]
         size = table.sizes[cell.need][position] or 0
-        packing = None
+        packed = None
         if guest.policy != "shared":
-            packing = pack(
-                room.cell.cores,
-                room.free,
-                cell.need.dedicated,
-                cell.need.emulator,
-                guest.thread_policy,
-                room.cell.threads_per_core,
-            )
-            pins |= _taken(room.cell, packing, guest)
+            packed = packing(room, cell, guest, former.cells.get(number))
+            pins |= _taken(room.cores, packed, guest)
         _charge_cell(charge, room.cell, cell, size)
-        assigned.append(_assigned(number, cell, room.cell, packing, size if guest.page_size is not None else None))
+        assigned.append(_assigned(number, cell, room.cell, packed, size if guest.page_size is not None else None))
     if guest.emulator_threads == "share" and guest.policy != "shared":
         assigned[0]["emulator_cpus"] = host.shared_cpus
-    return Layout(charge, frozenset(pins), assigned, choice)
+    return charge, frozenset(pins), assigned
 
 
-def _taken(cell: HostCell, packing: Packing, guest: Guest) -> set[int]:
+def _taken(cores: Sequence[int], packed: Packing, guest: Guest) -> set[int]:
     """The CPUs that are the guest's alone: with ``isolate`` those beside them on their cores too."""
-    cpus = {*packing.pins, *packing.emulator}
+    cpus = {*packed.pins, *packed.emulator}
     if guest.thread_policy == "isolate":
         mask = mask_of(cpus)
-        cpus.update(cpu for core in cell.cores if core & mask for cpu in bits_of(core))
+        cpus.update(cpu for core in cores if core & mask for cpu in bits_of(core))
     return cpus
 
 
@@ -141,9 +137,9 @@ def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_ki
 
 
 def _assigned(
-    number: int, cell: GuestCell, host_cell: HostCell, packing: Packing | None, size_kib: int | None
+    number: int, cell: GuestCell, host_cell: HostCell, packed: Packing | None, size_kib: int | None
 ) -> dict[str, object]:
-    pins = zip(cell.dedicated, packing.pins, strict=True) if packing is not None else ()
+    pins = zip(cell.dedicated, packed.pins, strict=True) if packed is not None else ()
     return {
         "guest_cell": number,
         "host_cell": host_cell.id,
@@ -152,7 +148,7 @@ def _assigned(
         "pins": {str(vcpu): cpu for vcpu, cpu in pins},
         "shared_vcpus": format_cpu_set(cell.shared),
         "shared_cpus": host_cell.shared_cpus if cell.shared else "",
-        "emulator_cpus": format_cpu_set(packing.emulator) if packing is not None else "",
+        "emulator_cpus": format_cpu_set(packed.emulator) if packed is not None else "",
     }
 
 
@@ -160,16 +156,16 @@ def _why_not(
     table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, occupancy: Occupancy, own: Mapping[str, int]
 ) -> list[Reason]:
     """What stands in the way: room for the cells, else the networks, else the devices near them."""
-    catalog, stock, wants = nearby.catalog, nearby.stock, nearby.wants
+    demand = nearby.demand
     if not matchable(rows):
         refused = [why_no_cells(table.rooms, rows, guest, occupancy.used, own)]
-        anywhere = [((catalog.everything,),)] * len(wants)
-        if choose(catalog, stock, wants, anywhere) is None:
-            refused += why_no_devices(catalog, stock, wants, anywhere, occupancy.held)
+        anywhere = everywhere(demand)
+        if choose(demand, anywhere) is None:
+            refused += why_no_devices(demand, anywhere, occupancy.held)
         return refused
-    positions = arrange(rows, Nearby(nearby.cells, guest, catalog, stock, ()))
+    positions = arrange(rows, Nearby(nearby.cells, guest, demand._replace(wants=(), kept=())))
     if positions is None:
         return [why_no_networks(table.rooms, rows, guest)]
     cells = format_cpu_set(nearby.cells[position].id for position in positions)
     tiers = nearby.tiers(sum(1 << position for position in positions))
-    return why_no_devices(catalog, stock, wants, tiers, occupancy.held, f", for a guest on cells {cells}")
+    return why_no_devices(demand, tiers, occupancy.held, f", for a guest on cells {cells}")
