@@ -47,6 +47,11 @@ def _settings(error: Exception) -> CommandError | None:
 def _database(error: Exception) -> CommandError | None:
     import asyncpg
 
+    from worker.ledger.members import ShardsDifferError
+    from worker.ledger.migrate import SchemaError
+
+    if isinstance(error, SchemaError | ShardsDifferError):
+        return CommandError(_line(error))
     if isinstance(error, asyncpg.InvalidSchemaNameError | asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
         return CommandError(f"the database's schema is missing or old ({_line(error)}): run `nodeledger db upgrade`")
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
