@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 
 from schemas.routing import COMMAND_EXCHANGE, command_key
 from worker.broker.rabbit import RabbitBroker
@@ -21,7 +22,15 @@ class Taker:
     ``order``, which several takers may share.
     """
 
-    def __init__(self, url: str, *, shards: int = 2, settling: bool = False, archiving: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        shards: int = 2,
+        settling: bool = False,
+        archiving: bool = False,
+        tls: SSLContext | None = None,
+    ) -> None:
         self.taken: list[Delivery] = []
         self.letters: list[DeadLetter] = []
         self.order: list[int] = []
@@ -29,7 +38,7 @@ class Taker:
         self.settling = settling
         self._changed = asyncio.Event()
         self.broker = RabbitBroker(
-            BrokerOptions((url,), name="test"),
+            BrokerOptions((url,), name="test", tls=tls),
             shards,
             self._take,
             store=self._store if archiving else None,

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # A window counts messages, whatever their size; this bounds the memory that hostile ones can take.
 HELD_MAX_BYTES: Final = 64 * 1024 * 1024
+REGISTER_SECONDS: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class ConsumingChannel:
     link: Link
     watermark: Watermark = field(default_factory=Watermark)
     channel: AbstractChannel | None = None
+    registered: bool = False
     taking: bool = True
     held_bytes: int = 0
     drained: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,6 +102,7 @@ class Consumer:
         self._link: Link | None = None
         self._dirty: set[ConsumingChannel] = set()
         self._held_bytes = 0
+        self._opening: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -112,11 +115,15 @@ class Consumer:
         """Deliveries handed out and not settled."""
         return sum(channel.watermark.unfinished for channel in self._channels.values())
 
+    @property
+    def waiting(self) -> frozenset[int]:
+        """Shards whose queue has not answered our registration; one without a majority of its members does not."""
+        return frozenset(shard for shard, channel in self._channels.items() if not channel.registered)
+
     async def attach(self, link: Link) -> None:
-        """Register on every shard over a new link."""
+        """Register on every shard over a new link; those that take their time are not waited for."""
         self._link = link
-        if not self.paused:
-            await asyncio.gather(*(self._open(shard) for shard in self._shards))
+        await self._open_all()
 
     def detach(self, link: Link) -> None:
         """The link is gone, and with it what it had delivered: the broker will deliver it again."""
@@ -146,7 +153,7 @@ class Consumer:
         channel all the same, and the ids keep the second execution harmless.
         """
         await self._close(shard, self._loop.time() + timeout)
-        await self._open_again(shard, prefetch)
+        await self._open(shard, prefetch)
 
     async def pause(self, *, timeout: float) -> None:  # noqa: ASYNC109 - a budget for draining, not for the call
         """Leave all shards to others until :meth:`resume`; returns when what was handed out is settled or late."""
@@ -157,32 +164,40 @@ class Consumer:
     async def resume(self) -> None:
         """Stand by on all shards again."""
         self.paused = False
-        await asyncio.gather(*(self._open_again(shard) for shard in self._shards))
+        await self._open_all()
+
+    async def _open_all(self) -> None:
+        opening = {asyncio.create_task(self._open(shard)) for shard in self._shards}
+        _, late = await asyncio.wait(opening, timeout=REGISTER_SECONDS)
+        for task in late:
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+        if late:
+            logger.warning("shards whose queues do not answer: %s", sorted(self.waiting))
 
     async def _open(self, shard: int, prefetch: int | None = None) -> None:
+        """Register on a shard's queue; if that fails the connection is given up, and the next one registers anew."""
         link = self._link
         present = self._channels.get(shard)
-        if link is None or (present is not None and present.link is link):
+        if link is None or self.paused or (present is not None and present.link is link):
             return
+        try:
+            await self._register(shard, link, prefetch or self._prefetch)
+        except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
+            logger.warning("could not register on shard %02d: %s", shard, error)
+            link.abort()
+
+    async def _register(self, shard: int, link: Link, prefetch: int) -> None:
         channel = ConsumingChannel(shard, link)
         self._channels[shard] = channel
         frames = Deliveries(lambda message: self._take(channel, message), link.abort)
         # Known before the first delivery, which may come and be settled before consuming has returned.
         channel.channel = await link.channel(frames)
         if self._channels.get(shard) is channel:
-            await link.consume(channel.channel, command_queue(shard), prefetch or self._prefetch)
+            await link.consume(channel.channel, command_queue(shard), prefetch)
+            channel.registered = True
         else:
             await link.close_channel(channel.channel)
-
-    async def _open_again(self, shard: int, prefetch: int | None = None) -> None:
-        link = self._link
-        if link is None or self.paused:
-            return
-        try:
-            await self._open(shard, prefetch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the session connects again and registers everywhere
-            logger.warning("could not register again on shard %02d: %s", shard, error)
-            link.abort()
 
     async def _close(self, shard: int, deadline: float) -> None:
         channel = self._channels.get(shard)

@@ -146,13 +146,13 @@ class Archiver:
         self._waiting: list[Message] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._registering: asyncio.Task[None] | None = None
 
-    async def attach(self, link: Link) -> None:
-        """Consume over a new link."""
+    def attach(self, link: Link) -> None:
+        """Consume over a new link, as soon as the queue answers."""
         self._waiting, self._watermark = [], Watermark()
         self._link = link
-        self._channel = await link.channel(Deliveries(self._take, link.abort))
-        await link.consume(self._channel, DEAD_QUEUE, PREFETCH)
+        self._registering = asyncio.create_task(self._register(link))
         if self._task is None:
             self._task = asyncio.create_task(self._work(), name="broker-archiver")
 
@@ -164,10 +164,18 @@ class Archiver:
 
     async def close(self) -> None:
         """Stop; a batch that is being stored is finished by whoever gets it next."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        tasks = [task for task in (self._task, self._registering) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _register(self, link: Link) -> None:
+        try:
+            self._channel = await link.channel(Deliveries(self._take, link.abort))
+            await link.consume(self._channel, DEAD_QUEUE, PREFETCH)
+        except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
+            logger.warning("could not register on the dead letters: %s", error)
+            link.abort()
 
     def _take(self, message: Message) -> None:
         self._watermark.deliver(message.tag)

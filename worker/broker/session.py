@@ -271,7 +271,7 @@ class Session:
             await connection.close()
             raise
         try:
-            await asyncio.wait_for(self._set_up(link), self._options.connect_seconds)
+            await self._set_up(link)
             await link.tap.lost.wait()
             raise BrokerUnavailable(link.failure)
         finally:
@@ -285,9 +285,11 @@ class Session:
         opening = asyncio.ensure_future(self._on_ready(link))
         dying = asyncio.ensure_future(link.tap.lost.wait())
         try:
-            await asyncio.wait((opening, dying), return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                raise BrokerUnavailable(link.failure)
+            done, _ = await asyncio.wait(
+                (opening, dying), timeout=self._options.connect_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if opening not in done:
+                raise BrokerUnavailable(link.failure if done else "the broker does not open our channels")
             await opening
         finally:
             opening.cancel()
