@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import asyncpg
 
 _MONTHS_AHEAD: Final = 2
-_NODES_AT_ONCE: Final = 20
+_NODES_AT_ONCE: Final = 5
+_CARRY_SECONDS: Final = 660.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,17 @@ async def _resolve_all(pool: asyncpg.Pool, portion: int) -> int:
 async def _let_entries_go(pool: asyncpg.Pool, age: timedelta | None) -> tuple[int, int]:
     if age is None:
         return 0, 0
-    portions, after = 0, ""
-    while after := await pool.fetchval(statement("carry_entries"), age, after, _NODES_AT_ONCE):
-        portions += 1
+    portions, after = 0, await _carry(pool, age, "")
+    while after is not None:
+        portions, after = portions + 1, await _carry(pool, age, after)
     return portions, await pool.fetchval(statement("drop_entry_months"), age)
+
+
+async def _carry(pool: asyncpg.Pool, age: timedelta, after: str) -> str | None:
+    """Carry the next few nodes' entries forward; returns the last of them, ``None`` if there was none."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(statement("carry_begin"))
+        last: str | None = await connection.fetchval(
+            statement("carry_entries"), age, after, _NODES_AT_ONCE, timeout=_CARRY_SECONDS
+        )
+        return last

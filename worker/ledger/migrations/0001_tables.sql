@@ -121,7 +121,7 @@ CREATE TABLE nodeledger.command (
     correlation_id text,
     outcome text NOT NULL
 );
-CREATE INDEX command_by_time ON nodeledger.command USING brin (at);
+CREATE INDEX command_by_time ON nodeledger.command (at);
 CREATE INDEX command_unfinished ON nodeledger.command (at) WHERE status IN ('parked', 'dead');
 
 -- One row for each batch whose outcomes may not all be published yet.

@@ -160,6 +160,7 @@ AS $$
     WITH old AS (
         SELECT c.id FROM nodeledger.command AS c
         WHERE c.at < before AND c.status IN ('applied', 'rejected')
+        ORDER BY c.at
         LIMIT portion
         FOR UPDATE SKIP LOCKED
     ),
