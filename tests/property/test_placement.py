@@ -1,0 +1,352 @@
+"""What holds for every host, every history and every request.
+
+Hosts, histories and requests are drawn at random; the promises are those of the
+ledger: nothing is given twice, nothing beyond what there is, everything comes
+back, and a refusal tells the truth about what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from schemas.commands import Shape
+from schemas.cpuset import parse_cpu_set
+from schemas.inventory import Inventory
+from schemas.policy import Policy
+from tests.unit.accounting.builders import placed
+from worker.accounting.host import Host, build_host
+from worker.accounting.place import place
+from worker.accounting.state import Occupancy, Placement, beside, merged
+
+MORE = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+PAGE_SIZES = (4, 2048)
+
+
+@st.composite
+def inventories(draw: st.DrawFn) -> dict[str, Any]:
+    """Up to four cells of up to four cores of one, two or four threads, some of them offline; up to six devices."""
+    threads = draw(st.sampled_from([1, 2, 2, 4]))
+    cells, first = [], 0
+    for number in range(draw(st.integers(0, 4))):
+        cores = draw(st.integers(0, 4))
+        memory = 1024 * draw(st.integers(1, 8))
+        cells.append(
+            {
+                "id": number * 2,
+                "socket": draw(st.sampled_from([None, 0, 1])),
+                "cpus": f"{first}-{first + cores * threads - 1}" if cores else "",
+                "siblings": [
+                    ",".join(str(first + core + cores * thread) for thread in range(threads)) for core in range(cores)
+                ],
+                "memory_mib": memory,
+                "pages": [{"size_kib": size, "total": memory * 512 // size} for size in PAGE_SIZES],
+                "physnets": draw(st.lists(st.sampled_from(["a", "b"]), unique=True)),
+            }
+        )
+        first += cores * threads
+    cpus = max(first, 4)
+    offline = draw(st.sets(st.integers(0, cpus - 1), max_size=2))
+    return {
+        "cpus": ",".join(str(cpu) for cpu in range(cpus) if cpu not in offline),
+        "memory_mib": sum(cell["memory_mib"] for cell in cells) or 8192,
+        "disk_gib": 100,
+        "cells": cells,
+        "devices": draw(devices(len(cells))),
+        "custom": {"CUSTOM_A": draw(st.integers(0, 3))},
+    }
+
+
+@st.composite
+def devices(draw: st.DrawFn, cells: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    where = st.sampled_from([None, *(number * 2 for number in range(cells))])
+    for card in range(draw(st.integers(0, 3))):
+        common = {"vendor": "10de", "product": draw(st.sampled_from(["0001", "0002"])), "cell": draw(where)}
+        kind = draw(st.sampled_from(["pci", "pf", "mdev"]))
+        address = f"0000:0{card}:00.0"
+        if kind == "mdev":
+            found.append({**common, "address": address, "mdev_types": {"t1": 2, "t2": draw(st.integers(0, 1))}})
+            continue
+        found.append({**common, "address": address, "type": kind})
+        found += [
+            {**common, "address": f"0000:0{card}:00.{number + 1}", "type": "vf", "parent": address}
+            for number in range(draw(st.integers(0, 2)) if kind == "pf" else 0)
+        ]
+    return found
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> dict[str, Any]:
+    cut = draw(st.integers(0, 6))
+    sets = draw(
+        st.sampled_from(
+            [{}, {"dedicated_cpus": "0-63"}, {"shared_cpus": f"0-{cut}", "dedicated_cpus": f"{cut + 1}-63"}]
+        )
+    )
+    ratios = {"vcpus": draw(st.sampled_from(["1.0", "2.5"])), "memory": draw(st.sampled_from(["1.0", "1.5"]))}
+    reserved = {"memory_mib": draw(st.integers(0, 512)), "pages": [{"cell": 0, "size_kib": 2048, "count": 16}]}
+    return {
+        **sets,
+        "ratios": ratios,
+        "reserved": reserved,
+        "cell_strategy": draw(st.sampled_from(["spread", "pack"])),
+        "overhead": {"memory_mib_per_vcpu": draw(st.sampled_from([0, 7]))},
+    }
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> dict[str, Any]:
+    cells = draw(st.integers(1, 3))
+    vcpus, memory = cells * draw(st.integers(1, 3)), cells * 256 * draw(st.integers(1, 6))
+    policy = draw(st.sampled_from([None, "shared", "dedicated", "dedicated", "mixed"]))
+    topology: dict[str, Any] | None = None if policy is None else {"cpu_policy": policy}
+    if topology is not None:
+        topology["cells"] = draw(st.sampled_from([None, cells]))
+        topology["page_size"] = draw(st.sampled_from([None, None, "small", "large", "any", 2048]))
+        topology["networks"] = {"physnets": draw(st.lists(st.sampled_from(["a", "b"]), max_size=1))}
+        if policy in {"dedicated", "mixed"}:
+            topology["thread_policy"] = draw(st.sampled_from([None, "prefer", "require", "isolate"]))
+            topology["emulator_threads"] = draw(st.sampled_from([None, "share", "isolate"]))
+        if policy == "mixed":
+            vcpus = max(vcpus, 2)
+            topology["cells"] = topology["cells"] and 1
+            topology["dedicated_vcpus"] = f"1-{vcpus - 1}"
+    wants = [
+        {
+            "name": f"d{number}",
+            "count": draw(st.integers(1, 2)),
+            "match": [{"product": product} if (product := draw(st.sampled_from([None, "0001"]))) else {}],
+            "type": draw(st.sampled_from([None, "pci", "pf", "vf", "mdev"])),
+            "affinity": draw(st.sampled_from(["required", "legacy", "preferred", "socket"])),
+        }
+        for number in range(draw(st.sampled_from([0, 0, 0, 1, 2])))
+    ]
+    return {
+        "resources": {"vcpus": vcpus, "memory_mib": memory, "custom": draw(st.sampled_from([{}, {"CUSTOM_A": 1}]))},
+        "topology": topology,
+        "devices": wants,
+    }
+
+
+def compiled(inventory: dict[str, Any], policy: dict[str, Any]) -> Host:
+    return build_host(
+        Inventory.model_validate_json(json.dumps(inventory)),
+        Policy.model_validate_json(json.dumps(policy)),
+        observed=False,
+    )
+
+
+def shape(request: dict[str, Any]) -> Shape:
+    return Shape.model_validate(request)
+
+
+def taken(occupancy: Occupancy) -> tuple[dict[str, int], dict[int, UUID], dict[str, UUID]]:
+    return {name: amount for name, amount in occupancy.used.items() if amount}, occupancy.pinned, occupancy.held
+
+
+def check(host: Host, inventory: dict[str, Any], held: dict[UUID, Placement], occupancy: Occupancy) -> None:
+    """Everything that must hold for a state reached by growth alone."""
+    pins = [cpu for placement in held.values() for cpu in placement.pins]
+    assert len(pins) == len(set(pins)) == len(occupancy.pinned)
+    addresses = [address for placement in held.values() for address in placement.devices]
+    assert len(addresses) == len(set(addresses)) == len(occupancy.held)
+    for name, known in host.capacity.items():
+        assert occupancy.used.get(name, 0) <= known.capacity
+    for cell in host.cells:
+        assert not (set(occupancy.pinned) & parse_cpu_set(cell.shared_cpus)) or cell.shared == cell.dedicated
+    check_devices(inventory["devices"], set(addresses), occupancy)
+
+
+def check_devices(found: list[dict[str, Any]], held: set[str], occupancy: Occupancy) -> None:
+    for device in found:
+        address = device["address"]
+        assert not (address in held and device.get("parent") in held)
+        in_use = {name: occupancy.used.get(f"mdev/{address}/{name}", 0) for name in device.get("mdev_types", {})}
+        assert sum(1 for amount in in_use.values() if amount) <= (address not in held)
+        assert all(amount <= device["mdev_types"][name] for name, amount in in_use.items())
+
+
+def check_assignment(wish: Shape, placement: Placement) -> None:
+    """The assignment and the charge say the same."""
+    cells: Any = placement.assignment["cells"]
+    assigned: Any = placement.assignment["devices"]
+    pins = [cpu for cell in cells for cpu in cell["pins"].values()]
+    isolated = wish.topology is not None and wish.topology.emulator_threads == "isolate"
+    emulator = [cpu for cell in cells for cpu in parse_cpu_set(cell["emulator_cpus"]) if isolated]
+    assert sorted([*pins, *emulator]) == sorted(placement.pins)
+    assert placement.charge.get("pcpus", 0) == len(placement.pins)
+    assert placement.charge.get("vcpus", 0) + len(pins) == wish.resources.vcpus
+    if cells:
+        assert sum(cell["memory_mib"] for cell in cells) == wish.resources.memory_mib
+        assert len({cell["host_cell"] for cell in cells}) == len(cells)
+    for request in wish.devices:
+        assert sum(device["name"] == request.name for device in assigned) == request.count
+    mediated = sum(amount for name, amount in placement.charge.items() if name.startswith("mdev/"))
+    assert len(placement.devices) + mediated == len(assigned)
+
+
+@MORE
+@given(inventories(), policies(), st.lists(requests(), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_nothing_is_given_twice_or_beyond_what_there_is_and_everything_comes_back(
+    inventory: dict[str, Any], policy: dict[str, Any], wishes: list[dict[str, Any]], rng: random.Random
+) -> None:
+    host = compiled(inventory, policy)
+    occupancy, held = Occupancy(), dict[UUID, Placement]()
+    for number, wish in enumerate(map(shape, wishes)):
+        result = place(host, occupancy, wish)
+        if isinstance(result, Placement):
+            before = taken(occupancy)
+            occupancy = beside(occupancy, UUID(int=number), result)
+            assert taken(occupancy.without([result])) == before
+            held[UUID(int=number)] = result
+            check_assignment(wish, result)
+            check(host, inventory, held, occupancy)
+    for holder in rng.sample(sorted(held), len(held)):
+        occupancy = occupancy.without([held.pop(holder)])
+    assert taken(occupancy) == ({}, {}, {})
+
+
+@MORE
+@given(inventories(), policies(), requests(), requests(), st.randoms(use_true_random=False))
+def test_the_order_of_lists_and_dicts_makes_no_difference(
+    inventory: dict[str, Any], policy: dict[str, Any], first: dict[str, Any], second: dict[str, Any], rng: random.Random
+) -> None:
+    host, occupancy = compiled(inventory, policy), Occupancy()
+    if isinstance(result := place(host, occupancy, shape(first)), Placement):
+        occupancy = beside(occupancy, UUID(int=1), result)
+    turned = dict(rng.sample(sorted(inventory.items()), len(inventory)))
+    turned["devices"] = rng.sample(inventory["devices"], len(inventory["devices"]))
+    turned["cells"] = [
+        {**cell, "siblings": rng.sample(cell["siblings"], len(cell["siblings"])), "pages": cell["pages"][::-1]}
+        for cell in rng.sample(inventory["cells"], len(inventory["cells"]))
+    ]
+    shuffled = Occupancy(
+        dict(rng.sample(sorted(occupancy.used.items()), len(occupancy.used))),
+        dict(rng.sample(sorted(occupancy.pinned.items()), len(occupancy.pinned))),
+        dict(rng.sample(sorted(occupancy.held.items()), len(occupancy.held))),
+    )
+    assert place(host, occupancy, shape(second)) == place(compiled(turned, policy), shuffled, shape(second))
+
+
+@MORE
+@given(inventories(), policies(), requests(), st.integers(0, 3))
+def test_what_an_instance_has_it_may_keep_whatever_the_node_became(
+    inventory: dict[str, Any], policy: dict[str, Any], wish: dict[str, Any], shrink: int
+) -> None:
+    host = compiled(inventory, policy)
+    result = place(host, Occupancy(), shape(wish))
+    assume(isinstance(result, Placement))
+    before = placed(result)
+    occupancy = beside(Occupancy(), UUID(int=1), before)
+    assert place(host, occupancy.without([before]), shape(wish), own=merged([before]), held=[before]) == before
+    crowded = Occupancy({name: amount + 10**6 for name, amount in occupancy.used.items() if "mdev" not in name})
+    squeezed = replace(
+        host,
+        ceiling=dict.fromkeys(host.ceiling, 0),
+        capacity={name: replace(known, capacity=0) for name, known in host.capacity.items()},
+    )
+    wish["resources"]["custom"] = {}
+    wish["resources"]["disk"] = {"swap_mib": 0}
+    if shrink and wish["topology"] is None:
+        wish["resources"]["vcpus"] = 1
+        wish["resources"]["memory_mib"] = 256
+    assert isinstance(place(squeezed, crowded, shape(wish), own=merged([before]), held=[before]), Placement)
+
+
+class Mend:
+    """Gives a node what the reasons of a refusal say is missing."""
+
+    def __init__(self, inventory: dict[str, Any], policy: dict[str, Any]) -> None:
+        self.inventory = inventory
+        self.policy = policy
+        self.cells = {cell["id"]: cell for cell in inventory["cells"]}
+
+    def all_of(self, reasons: list[Any]) -> bool:
+        """False if a reason names something that cannot be added to."""
+        return False not in [self.one(reason) for reason in reasons]
+
+    def one(self, reason: Any) -> bool:
+        if reason.code == "insufficient":
+            if reason.resource in {"vcpus", "pcpus"}:
+                self.add_cpus({"vcpus": "shared_cpus", "pcpus": "dedicated_cpus"}[reason.resource], reason.short_by)
+            elif reason.resource == "memory_mib":
+                self.inventory["memory_mib"] += reason.short_by
+            else:
+                self.inventory["custom"][reason.resource] += reason.short_by
+            return True
+        if reason.code == "no_device_fit":
+            return add_devices(self.inventory, reason)
+        if reason.code != "no_numa_fit" or reason.resource != "cells" or not reason.cells or not self.cells:
+            return False
+        lacks = [(self.cells[entry["cell"]], lack) for entry in reason.cells for lack in entry.get("lacks", [])]
+        return False not in [self.give(cell, lack) for cell, lack in lacks]
+
+    def give(self, cell: dict[str, Any], lack: dict[str, Any]) -> bool:
+        if "short_by" not in lack:
+            return False
+        if lack["resource"] == "pages":
+            next(p for p in cell["pages"] if p["size_kib"] == lack["page_size_kib"])["total"] += lack["short_by"]
+        elif lack["resource"] == "memory_mib":
+            cell["memory_mib"] += lack["short_by"]
+        elif lack["resource"] in {"vcpus", "shared_cpus", "dedicated_cpus"}:
+            kind = "dedicated_cpus" if lack["resource"] == "dedicated_cpus" else "shared_cpus"
+            cell["cpus"] = ",".join(filter(None, [cell["cpus"], self.add_cpus(kind, lack["short_by"])]))
+        else:
+            return False
+        return True
+
+    def add_cpus(self, kind: str, count: int) -> str:
+        first = max(parse_cpu_set(self.inventory["cpus"]) | {999}) + 1
+        added = f"{first}-{first + count - 1}"
+        self.inventory["cpus"] += f",{added}"
+        if kind == "dedicated_cpus" and not self.policy.keys() & {"shared_cpus", "dedicated_cpus"}:
+            self.policy["shared_cpus"] = "0-999"
+        if kind == "dedicated_cpus" or self.policy.keys() & {"shared_cpus", "dedicated_cpus"}:
+            self.policy[kind] = ",".join(filter(None, [self.policy.get(kind), added]))
+        return added
+
+
+def add_devices(inventory: dict[str, Any], reason: Any) -> bool:
+    """More devices like one that matches; False where none does."""
+    known = {device["address"]: device for device in inventory["devices"]}
+    if not reason.devices:
+        return False
+    model = known[reason.devices[0]["address"]]
+    for number in range(reason.short_by):
+        fresh = {
+            **model,
+            "address": f"ffff:0{number}:{reason.resource[1:]}.0",
+            "type": model.get("type", "pci"),
+            "parent": None,
+        }
+        inventory["devices"].append(fresh)
+    return True
+
+
+@pytest.mark.parametrize("kind", ["cells", "devices"])
+@MORE
+@given(data=st.data())
+def test_a_refusal_names_what_if_it_were_there_would_let_the_request_through(kind: str, data: st.DataObject) -> None:
+    inventory, policy, wish = data.draw(inventories()), data.draw(policies()), data.draw(requests())
+    if kind == "cells":
+        wish["devices"] = []
+    else:
+        wish["topology"] = None
+    occupancy, host = Occupancy(), compiled(inventory, policy)
+    for number, other in enumerate(data.draw(st.lists(requests(), max_size=3))):
+        if isinstance(result := place(host, occupancy, shape(other)), Placement):
+            occupancy = beside(occupancy, UUID(int=number), result)
+    reasons = place(host, occupancy, shape(wish))
+    assume(not isinstance(reasons, Placement))
+    assert isinstance(reasons, list)
+    assume(Mend(inventory, policy).all_of(reasons))
+    after = place(compiled(inventory, policy), occupancy, shape(wish))
+    assert isinstance(after, Placement), [reason.detail for reason in after]
