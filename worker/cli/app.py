@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from typer.main import get_command
 
 from worker.cli import console, database, dead, doctor, faults, history, instance, node, send, topology, usage, verify
 
@@ -15,6 +17,9 @@ _DESCRIPTION: Final = (
     "The resource ledger of a fleet of hypervisors. Every setting is an environment variable NODELEDGER_…, and so is "
     "every flag: NODELEDGER_<COMMAND>_<FLAG>."
 )
+
+_PREFIX: Final = "NODELEDGER_"
+_WITHOUT_VARIABLE: Final = ("--help", "--version", "--install-completion", "--show-completion")
 
 
 def build() -> typer.Typer:
@@ -24,7 +29,7 @@ def build() -> typer.Typer:
         help=_DESCRIPTION,
         epilog=faults.STATUSES,
         rich_markup_mode="rich" if sys.stdout.isatty() else None,
-        context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "NODELEDGER"},
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
     app.command("worker")(_worker)
@@ -41,10 +46,27 @@ def build() -> typer.Typer:
     return app
 
 
+def tree() -> Any:
+    """The commands as they are run: every flag also has a variable, named after the command and the flag."""
+    root = get_command(build())
+    _name_variables(root, _PREFIX)
+    return root
+
+
+def _name_variables(command: Any, prefix: str) -> None:
+    for parameter in command.params:
+        flag = max(parameter.opts, key=len)
+        if flag.startswith("--") and flag not in _WITHOUT_VARIABLE:
+            parameter.envvar = prefix + flag.removeprefix("--").replace("-", "_").upper()
+    for name, below in getattr(command, "commands", {}).items():
+        _name_variables(below, f"{prefix}{name.upper()}_")
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status. Errors become one line on standard error."""
     try:
-        status = build()(arguments or sys.argv[1:] or ["--help"], standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        status = tree()(given or ["--help"], prog_name="nodeledger", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say to it
@@ -76,11 +98,20 @@ def _root(
         os.environ["NODELEDGER_DEBUG"] = "1"
 
 
-def _worker() -> None:
-    """Run one worker until SIGTERM."""
+def _worker(
+    settings: Annotated[bool, typer.Option("--settings", help="Print every setting, and exit.")] = False,
+    as_json: console.JsonFlag = False,
+) -> None:
+    """Run one worker until SIGTERM. It is set by environment variables: --settings lists them."""
+    if settings:
+        from worker.settings import describe_settings
+
+        rows = map(asdict, describe_settings())
+        console.print_rows(rows, "variable default description", as_json=as_json)
+        return
     from worker.cli.worker import run as run_worker
 
-    raise typer.Exit(run_worker() or faults.OK)
+    raise typer.Exit(run_worker())
 
 
 def _debugging() -> bool:

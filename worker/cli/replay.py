@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
@@ -39,8 +40,10 @@ class Forecast:
     command: Sendable | None
 
 
-async def predict(_command: Command) -> str:
-    """What the worker would decide; the ledger knows nothing of this command yet."""
+async def predict(command: Command) -> str:
+    """What would become of a command that is not applied yet, as far as it can be told without its node's state."""
+    if command.expires_at is not None and command.expires_at <= datetime.now(UTC):
+        return f"would be rejected: it expired at {command.expires_at.isoformat()}"
     return "would be tried again"
 
 
@@ -100,9 +103,13 @@ class Replay:
             part = fit[start : start + step]
             await self._keep_pace(len(part))
             await self._sender.send([forecast.command for forecast in part if forecast.command])
-            async with self._pool.acquire() as connection:
-                letters = [forecast.letter.id for forecast in part]
-                await dead_letters.mark(connection, letters, "replayed", actor=self._actor)
+            letters = [forecast.letter for forecast in part]
+            await self._pool.execute(
+                statement("dead_letter_replayed"),
+                [letter.id for letter in letters],
+                [letter.attempts for letter in letters],
+                self._actor,
+            )
         return len(fit)
 
     async def _keep_pace(self, count: int) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from worker.cli import console
 from worker.cli.connect import broker, run, writing
-from worker.cli.faults import FINDING, OK, CommandError
+from worker.cli.faults import FINDING, OK, UNREACHABLE, CommandError
 
 if TYPE_CHECKING:
     import asyncpg
@@ -27,6 +28,8 @@ TimeoutOption = Annotated[
     float, typer.Option(min=0, metavar="SECONDS", help="With --wait: how long to wait once all is sent.")
 ]
 RawFlag = Annotated[bool, typer.Option("--raw", help="Publish each line as it is, right or wrong, if it names a node.")]
+
+_NAMED: Final = 20
 
 
 @dataclass(slots=True)
@@ -72,14 +75,16 @@ class Sending:
         from worker.cli.sending import Answers, Awaited, Sender
 
         descriptor = open_input(file)
+        if os.isatty(descriptor):
+            console.note("reading commands from the terminal, one JSON object a line; Ctrl-D ends them")
         async with AsyncExitStack() as stack:
-            connection = (await stack.enter_async_context(broker())).connection
+            link = await stack.enter_async_context(broker())
             awaited = Awaited()
-            reply_to = await Answers(awaited, _print_body, console.note).open(connection) if self._wait else None
-            sender = await Sender.open(connection, await shards(), reply_to)
+            reply_to = await Answers(awaited, _print_body, console.note).open(link.connection) if self._wait else None
+            sender = await Sender.open(link.connection, await shards(), reply_to)
             await self._send_all(descriptor, sender, awaited)
             if self._wait:
-                await self._await_all(awaited)
+                await self._await_all(awaited, link.tap.lost)
         return self._summary(awaited)
 
     async def _send_all(self, descriptor: int, sender: Sender, awaited: Awaited) -> None:
@@ -109,13 +114,20 @@ class Sending:
                 console.note(f"line {number}: {error}")
         return commands
 
-    async def _await_all(self, awaited: Awaited) -> None:
+    async def _await_all(self, awaited: Awaited, lost: asyncio.Event) -> None:
+        """Wait until every outcome is there, the time is over, or the connection is lost."""
         if not awaited.open:
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout):
-                await awaited.done.wait()
-        for id_ in sorted(awaited.open)[:20]:
+        waits = [asyncio.ensure_future(event.wait()) for event in (awaited.done, lost)]
+        await asyncio.wait(waits, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if not awaited.open:
+            return
+        if lost.is_set():
+            text = f"the broker went away before {len(awaited.open)} outcomes came: the database keeps them"
+            raise CommandError(f"{text}, and sending the same ids again gives them again", UNREACHABLE)
+        for id_ in sorted(awaited.open)[:_NAMED]:
             console.note(f"{id_}: no final outcome within {self._timeout:g} s")
 
     def _summary(self, awaited: Awaited) -> int:

@@ -40,7 +40,7 @@ class Sender:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         return cls(await channel.get_exchange(COMMAND_EXCHANGE, ensure=False), shards, reply_to)
 
-    async def send(self, commands: Sequence[Sendable], headers: dict[str, str] | None = None) -> None:
+    async def send(self, commands: Sequence[Sendable]) -> None:
         """Publish commands and wait until the broker has them safely.
 
         Raises:
@@ -48,12 +48,12 @@ class Sender:
         """
         for start in range(0, len(commands), WINDOW):
             window = commands[start : start + WINDOW]
-            results = await asyncio.gather(*(self._publish(each, headers) for each in window), return_exceptions=True)
+            results = await asyncio.gather(*map(self._publish, window), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
                     raise _cause(result)
 
-    async def _publish(self, command: Sendable, headers: dict[str, str] | None) -> None:
+    async def _publish(self, command: Sendable) -> None:
         id_ = str(command.id) if command.id else None
         message = Message(
             command.body,
@@ -62,7 +62,6 @@ class Sender:
             message_id=id_,
             correlation_id=id_ if self._reply_to else None,
             reply_to=self._reply_to,
-            headers=dict(headers or {}),
         )
         key = command_key(shard_of(command.node, self._shards))
         await self._exchange.publish(message, key, mandatory=True, timeout=_CONFIRM_SECONDS)
