@@ -94,13 +94,20 @@ class Instance:
         return self.with_role("move_destination") is not None
 
     def settled(self, role: Role) -> Instance:
-        """The move ended: only the side that had ``role`` is kept, and is active."""
-        kept = tuple(replace(h, role="active", lease_expires_at=None) for h in self.holdings if h.role == role)
-        return replace(self, holdings=kept, move=None)
+        """The move ended: only the side that had ``role`` is kept, and is active.
+
+        The new side is kept for good. The old one goes on as it was: a lease of
+        its own still runs, and where its node was removed meanwhile, what it
+        asked for is still known.
+        """
+        kept = tuple(replace(holding, role="active") for holding in self.holdings if holding.role == role)
+        if role == "move_source":
+            return replace(self, holdings=kept, move=None)
+        return replace(self, holdings=tuple(replace(h, lease_expires_at=None) for h in kept), move=None, stranded=None)
 
     def released(self) -> Instance:
-        """Holding nothing any more, on any node."""
-        return replace(self, holdings=(), move=None)
+        """Holding nothing any more, on any node, and waiting for none."""
+        return replace(self, holdings=(), move=None, stranded=None)
 
     def without_lease(self, node: str) -> Instance:
         """With no lease running on what it holds on a node."""

@@ -28,7 +28,9 @@ def put_node(view: View, command: NodePut, _now: datetime) -> Decision | Questio
     """
     if (refusal := view.refused_addresses.get(command.hypervisor or "")) is not None:
         return refuse(command.node, "hypervisor_not_allowed", refusal)
-    if command.hypervisor is not None and command.node not in view.facts.observations and not command.dry_run:
+    observation = view.facts.observations.get(command.node)
+    answered = observation is not None and observation.address == command.hypervisor
+    if command.hypervisor is not None and not answered and not command.dry_run:
         return Question(inventories=frozenset({command.node}))
     return Decision("applied", command.node, settings=command)
 
@@ -37,7 +39,7 @@ def remove_node(view: View, command: NodeRemove, _now: datetime) -> Decision:
     """Remove a node; with ``force`` what instances hold there is released, and their requests kept for evacuation."""
     if command.node not in view.nodes:
         return refuse(command.node, "node_unknown", f"node {command.node} is not registered")
-    holders = [view.instances[instance] for instance in view.members.get(command.node, ())]
+    holders = [instance for instance in view.instances.values() if instance.on(command.node)]
     if holders and not command.force:
         detail = f"{len(holders)} instances hold resources on {command.node}; move or delete them, or use force"
         return refuse(command.node, "node_in_use", detail)
@@ -50,13 +52,17 @@ def remove_node(view: View, command: NodeRemove, _now: datetime) -> Decision:
 
 
 def _stranded(instance: Instance, node: str) -> Instance:
-    """The instance without what it holds on a removed node."""
-    here = instance.on(node)
+    """The instance without what it holds on a removed node.
+
+    A move whose old side is gone can still be confirmed; reverted, it leaves
+    the instance stranded. One whose new side is gone is undone.
+    """
     rest = tuple(holding for holding in instance.holdings if holding.node != node)
+    request = instance.stranded or instance.on(node)[0].request
     if not rest:
-        return replace(instance, holdings=(), move=None, stranded=here[0].request)
+        return replace(instance, holdings=(), move=None, stranded=request)
     if any(holding.role == "move_destination" for holding in rest):
-        return replace(instance, holdings=rest)
+        return replace(instance, holdings=rest, stranded=request)
     return replace(instance, holdings=tuple(replace(holding, role="active") for holding in rest), move=None)
 
 
@@ -117,11 +123,11 @@ def inventory_needed(view: View, node: Node, now: datetime) -> Question | Reason
     if node.hypervisor is None:
         return None
     observation = view.facts.observations.get(node.name)
-    if observation is not None:
+    if observation is not None and observation.address == node.hypervisor:
         if observation.inventory is None:
             return reason("hypervisor_unreachable", observation.detail, node=node.name)
         return None
     age = timedelta(seconds=node.policy.max_inventory_age_seconds)
-    if node.observed_at is not None and now - node.observed_at <= age:
+    if node.observed_at is not None and now - age <= node.observed_at <= now:
         return None
     return Question(inventories=frozenset({node.name}))
