@@ -33,7 +33,6 @@ _RULES: Final[Mapping[type, Callable[..., Decision | Question]]] = {
     Abort: abort,
     Update: update,
     Delete: delete,
-    Expire: expire,
 }
 
 
@@ -41,6 +40,8 @@ def decide(view: View, command: Command | Expire, now: datetime) -> Decision | Q
     """Decide one command, or say what must be asked first. Changes nothing."""
     if command.expires_at is not None and command.expires_at <= now:
         return refuse(command.node, "expired", f"expired at {command.expires_at.isoformat()} without being applied")
+    if isinstance(command, Expire):
+        return expire(view, command, now)
     if isinstance(command, InstanceCommand) and (barred := _barred(view, command)) is not None:
         return barred
     decision = _RULES[type(command)](view, command, now)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from schemas import Delete, Reason, Update
+    from worker.accounting.instances import Holding
+    from worker.accounting.state import Role
     from worker.accounting.view import View
 
 
@@ -54,7 +56,7 @@ def delete(view: View, command: Delete, now: datetime) -> Decision | Question:
     if waits:
         blocking = any(why.code == "hypervisor_unreachable" and why.node == command.node for why in waits)
         return Decision("parked", command.node, tuple(waits), blocking=blocking)
-    gone = replace(instance.released(), stranded=None, deleted_at=instance.deleted_at or now)
+    gone = replace(instance.released(), deleted_at=instance.deleted_at or now)
     return Decision("applied", command.node, instances=(gone,))
 
 
@@ -76,25 +78,50 @@ def _still_there(view: View, asked: Iterable[tuple[str, UUID]], instance: UUID) 
 
 
 def expire(view: View, command: Expire, now: datetime) -> Decision | Question:
-    """End a lease that was not confirmed in time: a claim is released, a prepared move undone.
+    """End leases that were not confirmed in time: a claim is released, a prepared move undone.
 
-    A domain that exists confirms a claim. A hypervisor that does not answer
-    leaves the lease running: what is unknown is not absent.
+    A domain confirms: any of the instance's a claim, one on the new node a move.
+    A hypervisor that does not answer leaves the lease running: what is unknown
+    is not absent. Where nothing has run out (any more), nothing is to be said.
     """
-    instance = view.instances[command.instance]
-    due = [h for h in instance.holdings if h.lease_expires_at is not None and h.lease_expires_at <= now]
-    if not due:
-        return Decision("applied", command.node)
+    instance = view.instances.get(command.instance)
+    due = [] if instance is None else [h for h in instance.holdings if _ran_out(h, now)]
+    if instance is None or not due:
+        return Decision("parked", command.node)
+    asked = [(holding, (holding.node, instance.id)) for holding in instance.holdings if _tells(view, instance, holding)]
+    if unanswered := {key for _, key in asked} - view.facts.domains.keys():
+        return Question(domains=frozenset(unanswered))
+    states = [(holding, view.facts.domains[key]) for holding, key in asked]
+    if any(state is None for _, state in states):
+        return Decision("parked", command.node, (reason("hypervisor_unreachable", "", node=command.node),))
+    seen = {holding.role for holding, state in states if state != "absent"}
+    after = instance
+    if any(holding.role != "move_destination" for holding in due):
+        if not seen:
+            return Decision("applied", command.node, instances=(instance.released(),))
+        after = _confirmed(after, "active", "move_source")
     if any(holding.role == "move_destination" for holding in due):
-        return Decision("applied", command.node, instances=(instance.settled("move_source"),))
-    node = view.nodes.get(due[0].node)
-    if node is not None and node.hypervisor is not None:
-        key = (node.name, instance.id)
-        if key not in view.facts.domains:
-            return Question(domains=frozenset({key}))
-        state = view.facts.domains[key]
-        if state is None:
-            return Decision("parked", command.node, (reason("hypervisor_unreachable", "", node=node.name),))
-        if state != "absent":
-            return Decision("applied", command.node, instances=(instance.without_lease(node.name),))
-    return Decision("applied", command.node, instances=(instance.released(),))
+        confirmed = "move_destination" in seen
+        after = _confirmed(after, "move_destination") if confirmed else after.settled("move_source")
+    return Decision("applied", command.node, instances=(after,))
+
+
+def _ran_out(holding: Holding, now: datetime) -> bool:
+    return holding.lease_expires_at is not None and holding.lease_expires_at <= now
+
+
+def _tells(view: View, instance: Instance, holding: Holding) -> bool:
+    """Whether a domain on this side's node would prove that the side is in use.
+
+    Of a move within a node it proves the old side alone.
+    """
+    node = view.nodes.get(holding.node)
+    if node is None or node.hypervisor is None:
+        return False
+    return holding.role != "move_destination" or len(instance.on(holding.node)) == 1
+
+
+def _confirmed(instance: Instance, *roles: Role) -> Instance:
+    """With no lease running on what it holds in these roles."""
+    held = (replace(h, lease_expires_at=None) if h.role in roles else h for h in instance.holdings)
+    return replace(instance, holdings=tuple(held))
