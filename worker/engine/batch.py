@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from schemas import Claim, Delete, Migrate, NodePut, NodeRemove, Resize
+from schemas import Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert
 from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
 from worker.accounting.lifecycle import Expire
@@ -101,8 +101,9 @@ class Decider:
         view = self.loaded.view
         view.facts = self.facts
         for name, observation in self.facts.observations.items():
+            self.facts.observations[name] = replace(observation, at=self.loaded.now)
             if name in view.nodes:
-                observe(view.nodes[name], replace(observation, at=self.loaded.now))
+                observe(view.nodes[name], self.facts.observations[name])
         for item in items:
             self._one(item)
         return self.result
@@ -125,6 +126,9 @@ class Decider:
             refusal = self.refusal(command.hypervisor)
             if refusal is not None:
                 self.loaded.view.refused_addresses[command.hypervisor] = refusal
+        if item.parked is not None and isinstance(command, Delete):
+            # what overtook it while it waited cannot make it stale
+            command = command.model_copy(update={"revision": None})
         decision = decide(self.loaded.view, command, self.loaded.now)
         if isinstance(decision, Question):
             self._ask(item, decision)
@@ -139,10 +143,11 @@ class Decider:
             detail = f"id {item.command.id} was used before by another command ({known.kind} on {known.node})"
             self.result.buried.append((item, "id_reuse", detail))
             return True
+        if item.parked is not None and known.status != "parked":
+            self.result.done.append(item)  # it was brought back twice, and answered the first time
+            return True
         if known.status in {"applied", "rejected"}:
-            if item.parked is not None:
-                self._unpark(item)
-            elif item.buried is None:
+            if item.buried is None:
                 self.result.duplicates += 1
                 self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
             self.result.done.append(item)
@@ -155,12 +160,19 @@ class Decider:
         return False
 
     def _waits_behind_others(self, item: Item) -> bool:
-        """Whether commands of this node are parked before it. An evacuation does not wait for the node it leaves."""
+        """Whether commands of this node are parked before it.
+
+        What may be the way out waits for nothing: an evacuation and its end, other
+        settings for the node, and its removal.
+        """
         command = item.command
         node = self.loaded.view.nodes.get(command.node)
         if node is None or not node.parked or item.parked is not None or item.delivery is None or command.dry_run:
             return False
-        return not (isinstance(command, Migrate) and command.reason == "evacuate")
+        if isinstance(command, Confirm | Revert):
+            instance = self.loaded.view.instances.get(command.instance)
+            return instance is None or instance.move != "evacuate"
+        return not (isinstance(command, NodePut | NodeRemove) or _evacuates(command))
 
     def _ask(self, item: Item, question: Question) -> None:
         """Hold the rest of the lane until its hypervisor answered."""
@@ -199,18 +211,17 @@ class Decider:
 
     def _park(self, item: Item, detail: str, *, blocking: bool, decision: Decision | None = None) -> None:
         """Keep a command, in order, until its hypervisor answers; say so once."""
-        node = self.loaded.view.nodes[item.command.node]
         if item.parked is not None:
             if item.parked.blocking != blocking:
                 self._unpark(item)
-                node.parked += blocking
+                self._count_parked(item, blocking)
                 self.result.changes.parked.append(replace(item.parked, blocking=blocking, detail=detail))
             self.result.done.append(item)
             return
         delivery = item.delivery
         if delivery is None:
             raise AssertionError("only what came from a queue can be parked")
-        node.parked += blocking
+        self._count_parked(item, blocking)
         parked = Parked(
             item.command.node,
             item.command.id,
@@ -243,9 +254,14 @@ class Decider:
         if item.parked is None:
             return
         self.result.changes.unparked.append(item.command.id)
+        self._count_parked(item, -item.parked.blocking)
+
+    def _count_parked(self, item: Item, change: int) -> None:
+        """Count a parked command that others wait behind; a change of its node like any other."""
         node = self.loaded.view.nodes.get(item.command.node)
-        if node is not None and item.parked.blocking:
-            node.parked -= 1
+        if node is not None and change:
+            node.parked += change
+            node.generation += 1
 
     def _write(self, item: Item, rendered: Rendered, decision: Decision | None = None) -> None:
         """Keep an outcome under the command's id, to be published after the commit."""
@@ -280,6 +296,10 @@ class Decider:
         if item.delivery is not None:
             return self.loaded.now - timedelta(seconds=max(0.0, self.clock - item.delivery.received_at))
         return item.parked.received_at if item.parked is not None else self.loaded.now
+
+
+def _evacuates(command: object) -> bool:
+    return isinstance(command, Migrate) and command.reason == "evacuate"
 
 
 def _subject(command: object) -> UUID | None:
