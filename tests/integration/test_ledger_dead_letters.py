@@ -11,6 +11,7 @@ from tests.servers import Database
 from worker.engine.ports import DeadLetter
 from worker.ledger.dead_letters import LetterFilter, actions, find, groups, mark, resolve, select, store, walk
 from worker.ledger.pool import connect_pool
+from worker.ledger.statements import Connection
 
 pytestmark = pytest.mark.integration
 
@@ -25,16 +26,23 @@ async def pool(database: Database) -> AsyncIterator[asyncpg.Pool]:
 
 
 @pytest.fixture
-async def connection(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
+async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
     async with pool.acquire() as lent:
         yield lent
 
 
-def letter(body: bytes, reason: str = "poison", detail: str = "KeyError: 'x'", **known: str | UUID) -> DeadLetter:
-    return DeadLetter(body, reason, detail, **known)  # type: ignore[arg-type] - fields by name
+def letter(
+    body: bytes,
+    reason: str = "poison",
+    detail: str = "KeyError: 'x'",
+    *,
+    command: UUID | None = None,
+    node: str | None = None,
+) -> DeadLetter:
+    return DeadLetter(body, reason, detail, command, node)
 
 
-async def test_a_letter_is_kept_once_with_its_raw_bytes_and_counted(connection: asyncpg.Connection) -> None:
+async def test_a_letter_is_kept_once_with_its_raw_bytes_and_counted(connection: Connection) -> None:
     body = b"\x00\xff not JSON"
     await store(connection, [letter(body), letter(body), letter(body, "malformed")])
     await store(connection, [letter(body, detail="again")])
@@ -46,7 +54,7 @@ async def test_a_letter_is_kept_once_with_its_raw_bytes_and_counted(connection: 
     assert letters[0].detail == "again"
 
 
-async def test_nothing_a_sender_writes_can_keep_a_letter_out(connection: asyncpg.Connection) -> None:
+async def test_nothing_a_sender_writes_can_keep_a_letter_out(connection: Connection) -> None:
     hostile = "\0\ud800" + "x" * 100_000
     await store(
         connection,
@@ -79,7 +87,7 @@ async def test_archivers_at_work_together_lose_no_letter(pool: asyncpg.Pool) -> 
     assert [one.attempts for one in kept] == [4] * 50
 
 
-async def test_letters_are_grouped_by_cause(connection: asyncpg.Connection) -> None:
+async def test_letters_are_grouped_by_cause(connection: Connection) -> None:
     await store(
         connection,
         [
@@ -94,7 +102,7 @@ async def test_letters_are_grouped_by_cause(connection: asyncpg.Connection) -> N
     assert len(await select(connection, of_group)) == 5
 
 
-async def test_every_action_is_recorded_with_who_did_it(connection: asyncpg.Connection) -> None:
+async def test_every_action_is_recorded_with_who_did_it(connection: Connection) -> None:
     await store(connection, [letter(b"a"), letter(b"b"), letter(b"c")])
     ids = [kept.id for kept in await select(connection, EVERY)]
     assert await mark(connection, ids[:2], "replayed", actor="ann") == 2
@@ -107,7 +115,7 @@ async def test_every_action_is_recorded_with_who_did_it(connection: asyncpg.Conn
     ]
 
 
-async def test_a_letter_that_comes_again_is_open_again(connection: asyncpg.Connection) -> None:
+async def test_a_letter_that_comes_again_is_open_again(connection: Connection) -> None:
     await store(connection, [letter(b"a")])
     kept = (await select(connection, EVERY))[0]
     await mark(connection, [kept.id], "replayed", actor="ann")
@@ -123,7 +131,7 @@ async def test_letters_walk_in_the_order_they_came_however_many(pool: asyncpg.Po
     assert [one.body async for one in walk(pool, LetterFilter(node="cn-1"), bodies=True)] == bodies
 
 
-async def test_a_letter_resolves_itself_once_its_command_is_answered(connection: asyncpg.Connection) -> None:
+async def test_a_letter_resolves_itself_once_its_command_is_answered(connection: Connection) -> None:
     answered, waiting, reused = uuid4(), uuid4(), uuid4()
     await connection.executemany(
         "INSERT INTO nodeledger.command (id, fingerprint, kind, status, node, received_at, at, outcome)"
