@@ -1,0 +1,331 @@
+"""The rules of every kind of command, as the reference model knows them.
+
+Each rule says what the command should come to, and what it changes if it is
+applied. A rule changes nothing itself before the outcome is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from tests.model.reference import Guest, Held, Place, Reference, Verdict, assignments, lease_of
+from tests.model.room import Json
+
+Effect = Callable[[Json], None]
+Ruling = tuple[Verdict, Effect]
+
+_SHAPE = ("resources", "topology", "devices")
+
+
+def _nothing(_outcome: Json) -> None:
+    return None
+
+
+def _no(*codes: str) -> Ruling:
+    return Verdict("rejected", set(codes)), _nothing
+
+
+def rule(ref: Reference, command: Json, now: datetime) -> Ruling:
+    """What a command should come to that nothing holds back."""
+    expires = command.get("expires_at")
+    if expires is not None and datetime.fromisoformat(expires) <= now:
+        return _no("expired")
+    kind = command["kind"]
+    if kind in {"node.put", "node.remove", "claim", "expire"}:
+        verdict, effect = _KINDS[kind](ref, command, now)
+    else:
+        verdict, effect = _of_instance(ref, command, now)
+    if command.get("dry_run"):
+        return Verdict(
+            "rejected" if verdict.status == "parked" else verdict.status, verdict.codes, verdict.node
+        ), _nothing
+    return verdict, effect
+
+
+def _of_instance(ref: Reference, command: Json, now: datetime) -> Ruling:
+    guest = ref.guests.get(command["instance"])
+    kind, node, revision = command["kind"], command["node"], command.get("revision")
+    if guest is not None and guest.is_past(revision):
+        return _no("stale")
+    if kind != "delete":
+        if guest is not None and guest.deleted:
+            return _no("superseded")
+        homeless = guest is not None and not guest.holds and kind in {"migrate", "update"}
+        if node not in ref.places and not homeless:
+            return _no("node_unknown")
+        if guest is None or not (guest.on(node) or homeless):
+            return _no("instance_unknown")
+    verdict, effect = _KINDS[kind](ref, command, now)
+
+    def with_revision(outcome: Json) -> None:
+        effect(outcome)
+        if revision is not None:
+            ref.guests[command["instance"]].revision = revision
+
+    return verdict, with_revision
+
+
+def _node_put(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    def settle(_outcome: Json) -> None:
+        node = command["node"]
+        before = ref.places.get(node)
+        inventory = command.get("inventory") or (before.inventory if before else None)
+        failed = before.failed_builds if before else 0
+        ref.places[node] = Place(command.get("hypervisor"), command.get("policy", {}), inventory, failed)
+        ref.look(node)
+
+    return Verdict("applied"), settle
+
+
+def _node_remove(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    node = command["node"]
+    if node not in ref.places:
+        return _no("node_unknown")
+    holders = [guest for guest in ref.guests.values() if guest.on(node)]
+    if holders and not command.get("force"):
+        return _no("node_in_use")
+
+    def remove(_outcome: Json) -> None:
+        for guest in holders:
+            lost = guest.on(node)
+            guest.holds = [held for held in guest.holds if held.node != node]
+            if guest.role("move_destination") is not None:
+                guest.stranded = lost[0].shape
+            elif guest.holds:
+                guest.move = None
+                guest.holds[0].role = "active"
+            else:
+                guest.move = None
+                guest.stranded = guest.stranded or lost[0].shape
+        del ref.places[node]
+
+    return Verdict("applied"), remove
+
+
+def _claim(ref: Reference, command: Json, now: datetime) -> Ruling:
+    members = command.get("instances") or [command]
+    codes = {code for member in members for code in _unclaimable(ref, member)}
+    if codes:
+        return Verdict("rejected", codes), _nothing
+    if "instances" in command:
+        return _claim_group(ref, command, now)
+    instance, tried = command["instance"], set()
+    for node in (command["node"], *command.get("candidates", ())):
+        codes = ref.fit(node, instance, command)
+        if not codes:
+            break
+        tried |= codes
+    else:
+        alone = not command.get("candidates")
+        return Verdict("parked" if alone and "hypervisor_unreachable" in tried else "rejected", tried), _nothing
+
+    def take(outcome: Json) -> None:
+        _claimed(ref, command, command, node, outcome["assignment"], now)
+
+    return Verdict("applied", node=node), take
+
+
+def _claim_group(ref: Reference, command: Json, now: datetime) -> Ruling:
+    """All or none; what is refused is worked out on a trial that takes one member after the other."""
+    codes: set[str] = set()
+    for member in command["instances"]:
+        codes |= ref.fit(member["node"], member["instance"], member)
+
+    def take(outcome: Json) -> None:
+        given = assignments(outcome)
+        for member in command["instances"]:
+            _claimed(ref, command, member, member["node"], given[member["instance"]], now)
+
+    return Verdict("rejected" if codes else "together", codes), take
+
+
+def _claimed(ref: Reference, command: Json, member: Json, node: str, assignment: Json, now: datetime) -> None:
+    instance = member["instance"]
+    shape = {name: member[name] for name in _SHAPE if name in member}
+    held = ref.take(node, instance, "active", shape, assignment, lease_of(command, now))
+    guest = ref.guests.setdefault(instance, Guest())
+    guest.project, guest.state, guest.task, guest.stranded = command["project"], None, None, None
+    guest.revision = member.get("revision", guest.revision)
+    guest.holds = [held]
+
+
+def _unclaimable(ref: Reference, member: Json) -> set[str]:
+    guest = ref.guests.get(member["instance"])
+    if guest is None:
+        return set()
+    if guest.deleted:
+        return {"superseded"}
+    if guest.is_past(member.get("revision")):
+        return {"stale"}
+    return {"instance_exists"} if guest.holds else set()
+
+
+def _resize(ref: Reference, command: Json, now: datetime) -> Ruling:
+    shape = {name: command[name] for name in _SHAPE if name in command}
+    return _prepare(ref, command, shape, command.get("destination") or command["node"], now)
+
+
+def _migrate(ref: Reference, command: Json, now: datetime) -> Ruling:
+    guest = ref.guests[command["instance"]]
+    active = guest.role("active")
+    shape = active.shape if active is not None else guest.stranded
+    if guest.role("move_destination") is None and shape is None:
+        return _no("instance_unknown")
+    return _prepare(ref, command, shape or {}, command["destination"], now)
+
+
+def _prepare(ref: Reference, command: Json, shape: Json, destination: str, now: datetime) -> Ruling:
+    instance = command["instance"]
+    guest = ref.guests[instance]
+    if guest.role("move_destination") is not None:
+        return _no("move_in_progress")
+    codes = ref.fit(destination, instance, shape)
+    if codes:
+        waits = codes == {"hypervisor_unreachable"} and destination == command["node"]
+        return Verdict("parked" if waits else "rejected", codes), _nothing
+
+    def take(outcome: Json) -> None:
+        held = ref.take(destination, instance, "move_destination", shape, outcome["assignment"], lease_of(command, now))
+        if command.get("mode") == "immediate":
+            held.role, held.lease = "active", guest.holds[0].lease
+            guest.holds = [held]
+            return
+        for old in guest.holds:
+            old.role = "move_source"
+        guest.holds.append(held)
+        guest.move = command.get("reason", "resize")
+
+    return Verdict("applied"), take
+
+
+def _confirm(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    guest = ref.guests[command["instance"]]
+    new = guest.role("move_destination")
+    if new is None and all(held.lease is None for held in guest.holds):
+        return _no("no_move")
+
+    def settle(_outcome: Json) -> None:
+        if new is not None:
+            new.role, guest.holds, guest.move, guest.stranded = "active", [new], None, None
+        guest.holds[0].lease = None
+
+    return Verdict("applied"), settle
+
+
+def _revert(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    guest = ref.guests[command["instance"]]
+    if guest.role("move_destination") is None:
+        return _no("no_move")
+    return Verdict("applied"), lambda _outcome: _undo(guest)
+
+
+def _undo(guest: Guest) -> None:
+    old = guest.role("move_source")
+    guest.holds, guest.move = [], None
+    if old is not None:
+        old.role = "active"
+        guest.holds = [old]
+
+
+def _abort(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    guest = ref.guests[command["instance"]]
+
+    def release(_outcome: Json) -> None:
+        guest.release()
+        guest.state = guest.task = None
+        ref.places[command["node"]].failed_builds += 1
+
+    return Verdict("applied"), release
+
+
+def _update(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    guest = ref.guests[command["instance"]]
+
+    def report(_outcome: Json) -> None:
+        for held in guest.on(command["node"]):
+            held.lease = None
+        guest.state = command.get("state") or guest.state
+        guest.task = command.get("task")
+        guest.os_type = command.get("os_type") or guest.os_type
+        if command.get("state") in {"shelved_offloaded", "deleted"} and command.get("task") != "spawning":
+            guest.release()
+        if command.get("state") == "active" and command["node"] in ref.places:
+            ref.places[command["node"]].failed_builds = 0
+
+    return Verdict("applied"), report
+
+
+def _delete(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    instance = command["instance"]
+    guest = ref.guests.get(instance, Guest())
+    codes, silent_here = set(), False
+    for node in {held.node for held in guest.holds}:
+        place = ref.places[node]
+        verify = command.get("verify")
+        if place.hypervisor is None or not (place.policy.get("verify_deletes", True) if verify is None else verify):
+            continue
+        state = ref.state_of(node, instance)
+        if state is None:
+            codes.add("hypervisor_unreachable")
+            silent_here |= node == command["node"]
+        elif state == "running":
+            codes.add("domain_still_running")
+    if codes:
+        return Verdict("parked" if silent_here else "parked aside", codes), _nothing
+
+    def bury(_outcome: Json) -> None:
+        gone = ref.guests.setdefault(instance, Guest())
+        gone.release()
+        gone.deleted = True
+
+    return Verdict("applied"), bury
+
+
+def _expire(ref: Reference, command: Json, now: datetime) -> Ruling:
+    """A lease ran out: a claim is released and a prepared move undone, unless the domain shows that it is used."""
+    instance = command["instance"]
+    guest = ref.guests[instance]
+    due = [held for held in guest.holds if held.lease is not None and held.lease <= now]
+    assert due, "a lease expired that had not run out"
+    new = guest.role("move_destination")
+    old = guest.role("move_source") or guest.role("active")
+    seen = [held for held in guest.holds if _seen(ref, instance, held, new, old)]
+
+    def end(_outcome: Json) -> None:
+        claim = old if old in due else None
+        if claim is not None and not seen:
+            guest.release()
+            return
+        if claim is not None:
+            claim.lease = None
+        if new is not None and new in due:
+            if new in seen:
+                new.lease = None
+            else:
+                _undo(guest)
+
+    return Verdict("applied"), end
+
+
+def _seen(ref: Reference, instance: str, held: Held, new: Held | None, old: Held | None) -> bool:
+    """Whether a domain proves that this side is in use: on one node, it only proves the old one."""
+    if held is new and old is not None and old.node == new.node:
+        return False
+    place = ref.places[held.node]
+    return place.hypervisor is not None and ref.state_of(held.node, instance) in {"running", "shut_off"}
+
+
+_KINDS: dict[str, Callable[[Reference, Json, datetime], Ruling]] = {
+    "node.put": _node_put,
+    "node.remove": _node_remove,
+    "claim": _claim,
+    "resize": _resize,
+    "migrate": _migrate,
+    "confirm": _confirm,
+    "revert": _revert,
+    "abort": _abort,
+    "update": _update,
+    "delete": _delete,
+    "expire": _expire,
+}

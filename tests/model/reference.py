@@ -1,0 +1,196 @@
+"""The reference model: what every command must come to, on plain values, in the plainest way.
+
+Shares no code with the worker's accounting. Outcomes are given to it in the
+order in which they were decided; it says what each should have been, and keeps
+what instances hold. Where the rules leave a choice (which CPUs, which device)
+it takes over the outcome's, after proving that it was allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from tests.model.room import Amounts, Json, capacity, cpu_pools, kin, missing, offered, plain_charge
+
+
+@dataclass
+class Held:
+    """What an instance holds on one node in one role."""
+
+    node: str
+    role: str
+    shape: Json
+    charge: Amounts
+    pins: set[int]
+    devices: set[str]
+    lease: datetime | None = None
+
+
+@dataclass
+class Guest:
+    """An instance."""
+
+    project: str | None = None
+    revision: int | None = None
+    state: str | None = None
+    task: str | None = None
+    os_type: str | None = None
+    move: str | None = None
+    stranded: Json | None = None
+    deleted: bool = False
+    holds: list[Held] = field(default_factory=list)
+
+    def on(self, node: str) -> list[Held]:
+        return [held for held in self.holds if held.node == node]
+
+    def role(self, role: str) -> Held | None:
+        return next((held for held in self.holds if held.role == role), None)
+
+    def is_past(self, revision: int | None) -> bool:
+        return self.revision is not None and revision is not None and revision <= self.revision
+
+    def release(self) -> None:
+        self.holds, self.move, self.stranded = [], None, None
+
+
+@dataclass
+class World:
+    """The hypervisors: what each node's has, if it answers, and the domains on it."""
+
+    inventories: dict[str, Json] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
+    domains: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass
+class Place:
+    """A node: the settings it was given last, and what is known of its hardware."""
+
+    hypervisor: str | None
+    policy: Json
+    inventory: Json | None
+    failed_builds: int = 0
+
+
+@dataclass
+class Verdict:
+    """What a command should come to."""
+
+    status: str
+    codes: set[str] = field(default_factory=set)
+    node: str | None = None
+
+
+def largest(charges: list[Amounts]) -> Amounts:
+    return {name: max(c.get(name, 0) for c in charges) for name in {name for c in charges for name in c}}
+
+
+@dataclass
+class Reference:
+    """The ledger as it should be."""
+
+    world: World
+    places: dict[str, Place] = field(default_factory=dict)
+    guests: dict[str, Guest] = field(default_factory=dict)
+
+    def used(self, node: str, without: str | None = None) -> Amounts:
+        total: Amounts = {}
+        for name, guest in self.guests.items():
+            if name != without:
+                for counter, amount in largest([held.charge for held in guest.on(node)]).items():
+                    total[counter] = total.get(counter, 0) + amount
+        return total
+
+    def guest(self, instance: str) -> Guest:
+        return self.guests.get(instance, Guest())
+
+    def others(self, node: str, instance: str) -> Json:
+        held = [held for name, guest in self.guests.items() if name != instance for held in guest.on(node)]
+        return {
+            "used": self.used(node, instance),
+            "pins": {cpu for one in held for cpu in one.pins},
+            "devices": {address for one in held for address in one.devices},
+            "own_pins": {cpu for one in self.guest(instance).on(node) for cpu in one.pins},
+        }
+
+    def answers(self, node: str) -> bool:
+        """Whether a node's inventory is known now."""
+        place = self.places[node]
+        return place.hypervisor is None or node not in self.world.silent
+
+    def look(self, node: str) -> None:
+        """Take over what the hypervisor says now, as a decision that needs it does."""
+        place = self.places[node]
+        if place.hypervisor is not None and node not in self.world.silent:
+            place.inventory = self.world.inventories[node]
+
+    def fit(self, node: str, instance: str, shape: Json) -> set[str]:
+        """The codes of what stands against a request on a node."""
+        place = self.places.get(node)
+        if place is None:
+            return {"node_unknown"}
+        if not self.answers(node):
+            return {"hypervisor_unreachable"}
+        self.look(node)
+        own = largest([held.charge for held in self.guest(instance).on(node)])
+        enabled = place.policy.get("enabled", True)
+        if not own and not enabled:
+            return {"node_disabled"}
+        assert place.inventory is not None
+        codes = missing(
+            place.inventory,
+            place.policy,
+            shape,
+            self.others(node, instance),
+            own,
+            observed=place.hypervisor is not None,
+        )
+        grows = any(amount > own.get(name, 0) for name, amount in plain_charge(shape, place.policy).items())
+        return {"node_disabled"} if grows and not codes and not enabled else codes
+
+    def take(self, node: str, instance: str, role: str, shape: Json, assignment: Json, lease: datetime | None) -> Held:
+        """What an applied request holds, once it is proven that the outcome's choice was allowed."""
+        place = self.places[node]
+        assert place.inventory is not None
+        cells = assignment["cells"]
+        pins = [cpu for cell in cells for cpu in cell["pins"].values()]
+        devices = [device["address"] for device in assignment["devices"]]
+        charge = plain_charge(shape, place.policy)
+        charge |= {f"cell/{cell['host_cell']}/memory_mib": cell["memory_mib"] for cell in cells}
+        own = self.guest(instance).on(node)
+        own_pins = {cpu for held in own for cpu in held.pins}
+        own_devices = {address for held in own for address in held.devices}
+        others = self.others(node, instance)
+        assert len(pins) == len(set(pins)) == charge.get("pcpus", 0)
+        assert not set(pins) & others["pins"]
+        assert set(pins) <= cpu_pools(place.inventory, place.policy)[1] | own_pins
+        assert len(devices) == len(set(devices)) == sum(request["count"] for request in shape.get("devices", []))
+        assert not set(devices) & others["devices"]
+        assert not {k for address in devices for k in kin(place.inventory, address)} & others["devices"]
+        observed = place.hypervisor is not None
+        assert set(devices) <= offered(place.inventory, place.policy, observed=observed).keys() | own_devices
+        self.stays_within_capacity(place, charge, others["used"], largest([held.charge for held in own]))
+        return Held(node, role, shape, charge, set(pins), set(devices), lease)
+
+    def stays_within_capacity(self, place: Place, charge: Amounts, used: Amounts, own: Amounts) -> None:
+        assert place.inventory is not None
+        most = capacity(place.inventory, place.policy)
+        most |= {f"cell/{c['id']}/memory_mib": c["memory_mib"] for c in place.inventory.get("cells", [])}
+        for name, amount in charge.items():
+            if name in most and amount > own.get(name, 0):
+                assert used.get(name, 0) + amount <= most[name], f"{name} grew beyond its capacity"
+
+    def state_of(self, node: str, instance: str) -> str | None:
+        """The instance's domain on a node; ``None`` where nobody answers."""
+        return None if node in self.world.silent else self.world.domains.get((node, instance), "absent")
+
+
+def lease_of(command: Json, now: datetime) -> datetime | None:
+    seconds = command.get("lease_seconds")
+    return None if seconds is None else now + timedelta(seconds=seconds)
+
+
+def assignments(outcome: Json) -> dict[str, Any]:
+    return {member["instance"]: member["assignment"] for member in outcome.get("assignments") or ()}

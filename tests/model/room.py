@@ -1,0 +1,155 @@
+"""Whether a request has room on a node, worked out from scratch: the slow and plain way, on JSON values.
+
+Shares no code with the worker. Knows what the model's fleet uses: plain
+amounts, guests with CPUs of their own on one or several cells, and functions of
+network cards.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import permutations
+from typing import Any
+
+Json = dict[str, Any]
+Amounts = dict[str, int]
+
+
+def cpu_set(text: str | None) -> set[int]:
+    cpus: set[int] = set()
+    for part in (text or "").split(","):
+        if part:
+            first, _, last = part.partition("-")
+            cpus.update(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+def cpu_pools(inventory: Json, policy: Json) -> tuple[set[int], set[int]]:
+    """The CPUs that guests share, and those that are given away alone."""
+    online = cpu_set(inventory["cpus"])
+    dedicated = cpu_set(policy.get("dedicated_cpus")) & online
+    shared = cpu_set(policy["shared_cpus"]) & online if "shared_cpus" in policy else online
+    if "dedicated_cpus" in policy and "shared_cpus" not in policy:
+        shared = set()
+    if cells := inventory.get("cells"):
+        dedicated &= set().union(*(cpu_set(cell["cpus"]) for cell in cells))
+    return shared, dedicated
+
+
+def capacity(inventory: Json, policy: Json) -> Amounts:
+    shared, dedicated = cpu_pools(inventory, policy)
+    ratios, reserved = policy.get("ratios", {}), policy.get("reserved", {})
+
+    def handed_out(total: int, kept: int, ratio: str) -> int:
+        return int(max(0, total - kept) * Fraction(ratio))
+
+    return {
+        "vcpus": handed_out(len(shared), reserved.get("vcpus", 0), ratios.get("vcpus", "4")),
+        "pcpus": len(dedicated),
+        "memory_mib": handed_out(inventory["memory_mib"], reserved.get("memory_mib", 512), ratios.get("memory", "1")),
+        "disk_mib": handed_out(1024 * inventory.get("disk_gib", 0), 0, ratios.get("disk", "1")),
+        **inventory.get("custom", {}),
+    }
+
+
+def guest_cells(shape: Json) -> list[tuple[int, int]]:
+    """CPUs of its own and memory of each cell of a guest; none for a guest that shares CPUs."""
+    topology = shape.get("topology")
+    if not topology:
+        return []
+    count = topology.get("cells", 1)
+    resources = shape["resources"]
+    return [(resources["vcpus"] // count, resources["memory_mib"] // count)] * count
+
+
+def host_cells(inventory: Json, shape: Json) -> list[Json]:
+    if inventory.get("cells"):
+        return list(inventory["cells"])
+    if "cells" in (shape.get("topology") or {}):
+        return []
+    return [{"id": 0, "cpus": inventory["cpus"], "memory_mib": inventory["memory_mib"]}]
+
+
+def plain_charge(shape: Json, policy: Json) -> Amounts:
+    resources, overhead = shape["resources"], policy.get("overhead", {})
+    disk = resources.get("disk", {})
+    memory_mib = resources["memory_mib"] + overhead.get("memory_mib", 0)
+    memory_mib += resources["vcpus"] * overhead.get("memory_mib_per_vcpu", 0)
+    charge = {
+        "pcpus" if shape.get("topology") else "vcpus": resources["vcpus"],
+        "memory_mib": memory_mib,
+        "disk_mib": 1024 * (disk.get("root_gib", 0) + disk.get("ephemeral_gib", 0)) + disk.get("swap_mib", 0),
+        **resources.get("custom", {}),
+    }
+    return {name: amount for name, amount in charge.items() if amount}
+
+
+def offered(inventory: Json, policy: Json, *, observed: bool) -> dict[str, Json]:
+    patterns = policy.get("devices", [] if observed else None)
+    return {
+        device["address"]: device
+        for device in inventory.get("devices", [])
+        if patterns is None or any(pattern["vendor"] == device["vendor"] for pattern in patterns)
+    }
+
+
+def kin(inventory: Json, address: str) -> set[str]:
+    """The physical function of a virtual one, or the virtual ones of a physical one."""
+    devices = inventory.get("devices", [])
+    above = {device["parent"] for device in devices if device["address"] == address and device.get("parent")}
+    return above | {device["address"] for device in devices if device.get("parent") == address}
+
+
+def missing(inventory: Json, policy: Json, shape: Json, others: Json, own: Amounts, *, observed: bool) -> set[str]:
+    """The codes of everything that stands against a request; none if there is room.
+
+    ``others`` is what other instances have of the node: ``used`` amounts,
+    ``pins`` and ``devices``; and ``own_pins`` are the CPUs the instance has
+    itself. ``own`` is what it is charged there now.
+    """
+    codes = set()
+    most = capacity(inventory, policy)
+    for name, amount in plain_charge(shape, policy).items():
+        if amount > own.get(name, 0):
+            if name not in most:
+                codes.add("unknown_resource")
+            elif others["used"].get(name, 0) + amount > most[name]:
+                codes.add("insufficient")
+    cells = guest_cells(shape)
+    hosts = host_cells(inventory, shape)
+    if len(hosts) < len(cells):
+        return codes | {"no_numa_fit"}
+    if cells and not _cells_fit(inventory, policy, cells, hosts, others, own):
+        codes.add("no_numa_fit")
+    requests = shape.get("devices", [])
+    if any(not _devices_free(inventory, policy, request, others, observed=observed) for request in requests):
+        codes.add("no_device_fit")
+    return codes
+
+
+def _cells_fit(
+    inventory: Json, policy: Json, cells: list[tuple[int, int]], hosts: list[Json], others: Json, own: Amounts
+) -> bool:
+    kept = others["own_pins"] & cpu_set(inventory["cpus"])
+    free = (cpu_pools(inventory, policy)[1] | kept) - others["pins"]
+
+    def holds(host: Json, cpus: int, memory_mib: int) -> bool:
+        name = f"cell/{host['id']}/memory_mib"
+        room = host["memory_mib"] - others["used"].get(name, 0)
+        return len(free & cpu_set(host["cpus"])) >= cpus and (memory_mib <= room or memory_mib <= own.get(name, 0))
+
+    return any(
+        all(holds(host, *cell) for host, cell in zip(choice, cells, strict=True))
+        for choice in permutations(hosts, len(cells))
+    )
+
+
+def _devices_free(inventory: Json, policy: Json, request: Json, others: Json, *, observed: bool) -> bool:
+    free = [
+        device
+        for address, device in offered(inventory, policy, observed=observed).items()
+        if device.get("type", "pci") == request["type"]
+        and address not in others["devices"]
+        and not kin(inventory, address) & others["devices"]
+    ]
+    return len(free) >= int(request["count"])
