@@ -53,7 +53,7 @@ def _fit_again(node: Node, shape: Shape, own: Sequence[Placement]) -> Placement 
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
     held = merged(own)
-    result = place(node.host, node.occupancy.without(own), shape, own=held)
+    result = place(node.host, node.occupancy.without(own), shape, own=held, held=own)
     if isinstance(result, list) or node.policy.enabled:
         return result
     grows = any(amount > held.get(counter, 0) for counter, amount in result.charge.items())
