@@ -148,16 +148,25 @@ class Decider:
             return True
         if known.status in {"applied", "rejected"}:
             if item.buried is None:
-                self.result.duplicates += 1
-                self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
+                self._answer_again(item, known)
             self.result.done.append(item)
             return True
         if known.status == "parked" and item.parked is None and item.buried is None:
-            self.result.duplicates += 1
-            self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
+            self._answer_again(item, known)
             self.result.done.append(item)
             return True
         return False
+
+    def _answer_again(self, item: Item, known: Known) -> None:
+        """A duplicate gets the stored outcome."""
+        self.result.duplicates += 1
+        self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
+        self._tried(item)
+
+    def _tried(self, item: Item) -> None:
+        """A command that was delivered before came to its end: its tries are over."""
+        if item.delivery is not None and item.delivery.redelivered:
+            self.result.changes.tried.append(item.command.id)
 
     def _waits_behind_others(self, item: Item) -> bool:
         """Whether commands of this node are parked before it.
@@ -269,8 +278,7 @@ class Decider:
         before = self.loaded.known.get(command.id)
         if before is not None and before.status == "dead":
             self.result.changes.revived.append(command.id)
-        if item.delivery is not None and item.delivery.redelivered:
-            self.result.changes.tried.append(command.id)
+        self._tried(item)
         source = item.delivery or item.parked
         answer = Answer(
             command.id,

@@ -80,30 +80,29 @@ class Committer:
         finished go alone, so that what kills the process takes no other with it.
         """
         before = [item for item in items if item.delivery is not None and item.delivery.redelivered]
-        if not before:
-            return await self._isolating(items, facts)
-        ids = [item.command.id for item in before]
-        tries = await self._patiently(lambda: self.ledger.tries(ids))
-        if not tries:
-            await self._count(ids)
-            return await self._isolating(items, facts)
-        return await self._one_by_one(items, facts, tries)
+        if fresh := [item for item in before if item.tries is None]:
+            tries = await self._patiently(lambda: self.ledger.tries([item.command.id for item in fresh]))
+            for item in fresh:
+                item.tries = tries.get(item.command.id, 0)
+        if any(item.tries for item in before):
+            return await self._one_by_one(items, facts)
+        await self._count(before)
+        return await self._isolating(items, facts)
 
-    async def _one_by_one(self, items: Sequence[Item], facts: Facts, tries: dict[UUID, int]) -> list[Result]:
+    async def _one_by_one(self, items: Sequence[Item], facts: Facts) -> list[Result]:
         results: list[Result] = []
         stopped: set[str] = set()
         for item in items:
-            command = item.command
-            count = tries.get(command.id, 0)
-            if command.node in stopped:
+            tries = item.tries or 0
+            if item.command.node in stopped:
                 results.append(Result(held=[item]))
                 continue
-            if count >= TRIES and item.buried is None:
-                detail = f"its worker died {count} times while this command was tried, the last times alone"
+            if tries >= TRIES and item.buried is None:
+                detail = f"its worker died {tries} times while this command was tried, the last times alone"
                 results.append(Result(buried=[(item, "poison", detail)]))
                 continue
             if item.delivery is not None and item.delivery.redelivered:
-                await self._count([command.id])
+                await self._count([item])
             for result in await self._isolating([item], facts):
                 results.append(result)
                 stopped |= result.inquiries.keys()
@@ -168,7 +167,7 @@ class Committer:
             changes.published = published
             if changes.answers:
                 changes.outbox = outbox
-            if changes.answers or changes.parked or changes.unparked or published or facts.observations:
+            if any((changes.answers, changes.parked, changes.unparked, changes.tried, published, facts.observations)):
                 await transaction.write(loaded, changes)
         ended = loop.time()
         ages = [ended - item.delivery.received_at for item in result.done if item.delivery is not None]
@@ -176,8 +175,13 @@ class Committer:
         self.metrics.duplicates.inc(result.duplicates)
         return result
 
-    async def _count(self, ids: Sequence[UUID]) -> None:
-        await self._patiently(lambda: self.ledger.count_tries(ids))
+    async def _count(self, items: Sequence[Item]) -> None:
+        """Count a try of each, once for as long as this worker lives."""
+        fresh = [item for item in items if not item.counted]
+        if fresh:
+            await self._patiently(lambda: self.ledger.count_tries([item.command.id for item in fresh]))
+        for item in fresh:
+            item.counted = True
 
     async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Ask the ledger until it answers."""

@@ -25,6 +25,9 @@ class Item:
     Exactly one of ``delivery`` and ``parked`` says whom to tell when it is done;
     a command that the worker made itself has neither. ``buried`` is set once
     the command is safe in the dead letters and only has to be recorded as dead.
+    Of one that was delivered before, ``tries`` is how often other workers began
+    and did not finish it, once that is known, and ``counted`` says that this
+    one has counted its own try.
     """
 
     command: AnyCommand
@@ -32,6 +35,8 @@ class Item:
     delivery: Delivery | None = None
     parked: Parked | None = None
     buried: tuple[str, str] | None = None
+    tries: int | None = None
+    counted: bool = False
 
 
 @dataclass(slots=True)
