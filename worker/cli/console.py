@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 import typer
 from pydantic_core import to_json
@@ -15,6 +15,10 @@ from pydantic_core import to_json
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 Row = Mapping[str, object]
+
+_KEPT_WHOLE: Final = 36
+"""Cells up to this length are not folded: moments, states, UUIDs."""
+_GAP: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +152,28 @@ def _print_plain(rows: Sequence[Row], shown: Sequence[Column]) -> None:
 
 
 def _print_rich(rows: Sequence[Row], shown: Sequence[Column]) -> None:
+    """A table that fits the terminal; on a terminal too narrow for it, plain lines that the terminal breaks."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in shown:
-        table.add_column(column.title, justify="right" if column.number else "left", overflow="fold")
+    console = Console()
+    floors = [_floor(rows, column) for column in shown]
+    if sum(floors) + _GAP * len(shown) > console.width:
+        _print_plain(rows, shown)
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column, floor in zip(shown, floors, strict=True):
+        justify: Literal["left", "right"] = "right" if column.number else "left"
+        table.add_column(column.title, justify=justify, overflow="fold", min_width=floor)
     for row in rows:
         table.add_row(*(Text(printable(row[column.key])) for column in shown))
-    Console().print(table)
+    console.print(table)
+
+
+def _floor(rows: Sequence[Row], column: Column) -> int:
+    """The width below which a column is hard to read: numbers and short words are not folded."""
+    longest = max((len(printable(row[column.key])) for row in rows), default=0)
+    title = max(map(len, column.title.split()))
+    return max(title, longest if column.number or longest <= _KEPT_WHOLE else _KEPT_WHOLE)

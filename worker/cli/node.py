@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List nodes, or show one.")
 
 _PAGE: Final = 1000
+_NODE_COLUMNS: Final = "node enabled reachable #instances #vcpus #pcpus #memory_mib #disk_mib #failed_builds:failed"
 _USAGE_COLUMNS: Final = "resource #total #reserved #capacity #used #free"
 HELD_COLUMNS: Final = "instance role project #vcpus #pcpus #memory_mib #disk_mib claimed_at lease_expires_at"
 
@@ -33,9 +34,7 @@ def list_(
     """List nodes by name, with what is used of what they have."""
     found = run(_nodes(limit))
     rows = map(asdict, found) if as_json else map(_summary, found)
-    console.print_rows(
-        rows, "node enabled reachable #instances #vcpus #pcpus #memory_mib #disk_mib #failed_builds", as_json=as_json
-    )
+    console.print_rows(rows, _NODE_COLUMNS, as_json=as_json)
 
 
 @app.command()
