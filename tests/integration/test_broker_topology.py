@@ -65,6 +65,24 @@ async def test_queues_of_another_kind_and_queues_too_many_are_found(vhost: Vhost
         ]
 
 
+async def test_queues_from_before_the_brokers_upgrade_are_used_and_named(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with linked(vhost.url) as link:
+        monkeypatch.setattr(topology, "LIMITS_DELIVERIES_SINCE", (99,))
+        assert await topology.apply(link, SHARDS) == []
+        monkeypatch.setattr(topology, "LIMITS_DELIVERIES_SINCE", (0,))
+        findings = await topology.apply(link, SHARDS + 1)
+        assert [finding.subject for finding in findings] == [
+            "queue nodeledger.dead",
+            *(f"queue nodeledger.commands.0{shard}" for shard in range(SHARDS)),
+        ]
+        assert not any(finding.blocking for finding in findings)
+        assert findings == await topology.check(link, SHARDS + 1)
+        await topology.ensure(link, SHARDS + 1, declare=True)
+        await topology.ensure(link, SHARDS, declare=False)
+
+
 async def test_a_worker_that_may_declare_nothing_runs_on_what_another_user_declared(stack: Stack, vhost: Vhost) -> None:
     url = await asyncio.to_thread(user_without_configure, stack, vhost)
     worker = Taker(url, shards=SHARDS)

@@ -204,7 +204,7 @@ class Consumer:
         if channel is None:
             return
         if not await channel.drain(deadline):
-            logger.warning("shard %02d handed over with %d unfinished", shard, channel.watermark.unfinished)
+            logger.info("shard %02d handed over with %d unfinished", shard, channel.watermark.unfinished)
         self._flush()
         if self._channels.get(shard) is channel:
             del self._channels[shard]

@@ -7,6 +7,7 @@ active consumer, which is what keeps a shard's order.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -28,22 +29,35 @@ if TYPE_CHECKING:
 
     from worker.broker.session import Link
 
+logger = logging.getLogger(__name__)
+
 LIMITS_DELIVERIES_SINCE: Final = (4, 0)
 # RabbitMQ 4 drops a message after twenty deliveries unless told otherwise, and fifty honest crashes are not poison.
 NEVER: Final = 1_000_000_000
 
 APPLY: Final = "run `nodeledger topology apply` as a broker user with the `configure` permission"
 
+DROPS: Final = "was declared before RabbitMQ 4, which drops a message after twenty deliveries unless told otherwise"
+POLICY: Final = (
+    "if it has no other policy, run "
+    """`rabbitmqctl set_policy nodeledger '^nodeledger[.]' '{"delivery-limit": 1000000000}' --apply-to queues`"""
+)
+
+Arguments = dict[str, str | int | bool]
 Step = Callable[["AbstractChannel", bool], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about the broker's topology that is not as it must be, and what to do about it."""
+    """Something about the broker's topology that is not as it should be, and what to do about it.
+
+    A worker does not start over a ``blocking`` one, and warns of the others.
+    """
 
     subject: str
     problem: str
     remedy: str
+    blocking: bool = True
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.problem}; {self.remedy}"
@@ -57,16 +71,6 @@ class TopologyError(Exception):
         self.findings = findings
 
 
-def queue_arguments(server_version: tuple[int, ...], *, commands: bool) -> dict[str, str | int | bool]:
-    """The arguments a queue is declared with on this version of the broker."""
-    arguments: dict[str, str | int | bool] = {"x-queue-type": "quorum"}
-    if commands:
-        arguments["x-single-active-consumer"] = True
-    if server_version >= LIMITS_DELIVERIES_SINCE:
-        arguments["x-delivery-limit"] = NEVER
-    return arguments
-
-
 async def apply(link: Link, shards: int) -> list[Finding]:
     """Declare and bind everything; running it again changes nothing.
 
@@ -74,13 +78,13 @@ async def apply(link: Link, shards: int) -> list[Finding]:
     """
     findings = []
     attempts = _Attempts(link)
-    for subject, step in _steps(link.server_version, shards):
-        problem = await attempts.run(step, passive=False)
+    for part in _parts(link.server_version, shards):
+        problem = await attempts.run(part.declare, passive=False)
         if isinstance(problem, ChannelAccessRefused):
-            problem = await attempts.run(step, passive=True)
+            problem = await attempts.run(part.declare, passive=True)
         if problem is not None:
-            findings.append(_explain(subject, problem))
-    if not findings:
+            findings.append(await attempts.explain(part, problem))
+    if not any(finding.blocking for finding in findings):
         await attempts.run(_bindings(shards), passive=False)  # who may not bind relies on who could
     await attempts.close()
     return findings
@@ -94,12 +98,14 @@ async def check(link: Link, shards: int) -> list[Finding]:
     """
     findings = []
     attempts = _Attempts(link)
-    for subject, step in _steps(link.server_version, shards):
-        problem = await attempts.run(step, passive=True)
-        if problem is None:
-            problem = await attempts.run(step, passive=False)
+    for part in _parts(link.server_version, shards):
+        problem = await attempts.run(part.declare, passive=True)
+        if problem is not None:
+            findings.append(await attempts.explain(part, problem))
+            continue
+        problem = await attempts.run(part.declare, passive=False)
         if problem is not None and not isinstance(problem, ChannelAccessRefused):
-            findings.append(_explain(subject, problem))
+            findings.append(await attempts.explain(part, problem))
     if shards < MAX_SHARDS and await attempts.run(_queue(command_queue(shards), {}), passive=True) is None:
         findings.append(_stray(command_queue(shards), shards))
     await attempts.close()
@@ -113,24 +119,43 @@ async def ensure(link: Link, shards: int, *, declare: bool) -> None:
         TopologyError: something is missing or wrong.
     """
     findings = await (apply(link, shards) if declare else check(link, shards))
-    if findings:
-        raise TopologyError(findings)
+    blocking = [finding for finding in findings if finding.blocking]
+    if blocking:
+        raise TopologyError(blocking)
+    for finding in findings:
+        logger.warning("%s", finding)
 
 
-def _steps(version: tuple[int, ...], shards: int) -> list[tuple[str, Step]]:
-    steps = [
-        (f"exchange {name}", _exchange(name, kind))
-        for name, kind in ((COMMAND_EXCHANGE, "direct"), (OUTCOME_EXCHANGE, "topic"), (DEAD_EXCHANGE, "fanout"))
-    ]
-    queues = [(DEAD_QUEUE, False)] + [(command_queue(shard), True) for shard in range(shards)]
-    return steps + [(f"queue {name}", _queue(name, queue_arguments(version, commands=own))) for name, own in queues]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An exchange or a queue: how it is declared, and how it was on brokers before RabbitMQ 4 if that differs."""
+
+    subject: str
+    declare: Step
+    declare_as_before: Step | None = None
+
+
+def _parts(version: tuple[int, ...], shards: int) -> list[_Part]:
+    kinds = ((COMMAND_EXCHANGE, "direct"), (OUTCOME_EXCHANGE, "topic"), (DEAD_EXCHANGE, "fanout"))
+    exchanges = [_Part(f"exchange {name}", _exchange(name, kind)) for name, kind in kinds]
+    quorum: Arguments = {"x-queue-type": "quorum"}
+    commands: Arguments = {**quorum, "x-single-active-consumer": True}
+    queues = [(DEAD_QUEUE, quorum), *((command_queue(shard), commands) for shard in range(shards))]
+    return exchanges + [_queue_part(name, arguments, version) for name, arguments in queues]
+
+
+def _queue_part(name: str, arguments: Arguments, version: tuple[int, ...]) -> _Part:
+    if version < LIMITS_DELIVERIES_SINCE:
+        return _Part(f"queue {name}", _queue(name, arguments))
+    unlimited = {**arguments, "x-delivery-limit": NEVER}
+    return _Part(f"queue {name}", _queue(name, unlimited), _queue(name, arguments))
 
 
 def _exchange(name: str, kind: str) -> Step:
     return lambda channel, passive: channel.declare_exchange(name, kind, durable=True, passive=passive)
 
 
-def _queue(name: str, arguments: dict[str, str | int | bool]) -> Step:
+def _queue(name: str, arguments: Arguments) -> Step:
     return lambda channel, passive: channel.declare_queue(
         name, durable=True, passive=passive, arguments=dict(arguments)
     )
@@ -154,19 +179,21 @@ class _Attempts:
             return problem
         return None
 
+    async def explain(self, part: _Part, problem: Exception) -> Finding:
+        """What a problem means and what to do about it."""
+        if isinstance(problem, ChannelNotFoundEntity):
+            return Finding(part.subject, "does not exist", APPLY)
+        if isinstance(problem, ChannelAccessRefused):
+            return Finding(part.subject, "does not exist or may not be seen by this user", APPLY)
+        remedy = f"let it run empty, delete it and {APPLY}"
+        if part.declare_as_before is not None and await self.run(part.declare_as_before, passive=False) is None:
+            return Finding(part.subject, DROPS, f"{remedy}, or {POLICY}", blocking=False)
+        return Finding(part.subject, f"exists with other properties ({problem})", remedy)
+
     async def close(self) -> None:
         """Close the channel in use."""
         if self._channel is not None:
             await self._channel.close()
-
-
-def _explain(subject: str, problem: Exception) -> Finding:
-    if isinstance(problem, ChannelNotFoundEntity):
-        return Finding(subject, "does not exist", APPLY)
-    if isinstance(problem, ChannelAccessRefused):
-        return Finding(subject, "does not exist or may not be seen by this user", APPLY)
-    remedy = "let it run empty, delete it and " + APPLY
-    return Finding(subject, f"exists with other properties ({problem})", remedy)
 
 
 def _bindings(shards: int) -> Step:
@@ -181,4 +208,4 @@ def _bindings(shards: int) -> Step:
 
 def _stray(queue: str, shards: int) -> Finding:
     remedy = f"set `shards` as in the database, or delete the queues from {queue} on once they are empty"
-    return Finding(f"queue {queue}", f"exists, but there are only {shards} shards", remedy)
+    return Finding(f"queue {queue}", f"exists, but there are only {shards} shards", remedy, blocking=False)
