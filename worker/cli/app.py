@@ -11,7 +11,21 @@ from typing import Annotated, Any, Final
 import typer
 from typer.main import get_command
 
-from worker.cli import console, database, dead, doctor, faults, history, instance, node, send, topology, usage, verify
+from worker.cli import (
+    bench,
+    console,
+    database,
+    dead,
+    doctor,
+    faults,
+    history,
+    instance,
+    node,
+    send,
+    topology,
+    usage,
+    verify,
+)
 
 _DESCRIPTION: Final = (
     "The resource ledger of a fleet of hypervisors. Every setting is an environment variable NODELEDGER_…, and so is "
@@ -42,6 +56,7 @@ def build() -> typer.Typer:
     app.command("history")(history.history)
     app.command("verify")(verify.verify)
     app.add_typer(dead.app, name="dead")
+    app.command("bench")(bench.bench)
     app.command("doctor")(doctor.doctor)
     return app
 

@@ -1,0 +1,65 @@
+"""The bench's own end of the database: what is counted there, and what is true of it at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from worker.cli.connect import writing
+from worker.cli.send import stored_shards
+from worker.ledger.statements import statement
+from worker.ledger.verify import verify
+
+if TYPE_CHECKING:
+    import asyncpg
+
+_ALIVE_SECONDS: Final = 5.0
+# A backend reports what it has counted when it was idle or a second has passed.
+_REPORT_SECONDS: Final = 1.2
+_COMMITS: Final = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+
+
+class Database:
+    """Reads of the database that the settings name."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def commits(self) -> int:
+        """Transactions committed so far, by everybody; waits until what is done has been reported."""
+        await asyncio.sleep(_REPORT_SECONDS)
+        return int(await self._pool.fetchval(_COMMITS))
+
+    async def shards(self) -> int:
+        """How many shards the installation has."""
+        return await stored_shards(self._pool)
+
+    async def alive(self) -> list[str]:
+        """The names of the workers that are alive."""
+        return [row["name"] for row in await self._pool.fetch(statement("members_alive"), _ALIVE_SECONDS)]
+
+    async def owners(self) -> int:
+        """How many workers own a shard."""
+        return len({row["owner"] for row in await self._pool.fetch(statement("shard_owners"))})
+
+    async def differences(self) -> int:
+        """How many contradictions the ledger holds."""
+        return len([found async for found in verify(self._pool)])
+
+    async def server(self) -> dict[str, Any]:
+        """How the server is set where it matters for durability."""
+        (row,) = await self._pool.fetch(statement("show_server"))
+        return {name: row[name] for name in ("version", "fsync", "synchronous_commit", "full_page_writes")}
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[Database]:
+    """The database in the worker's role.
+
+    Raises:
+        CommandError: it cannot be reached.
+    """
+    async with writing() as pool:
+        yield Database(pool)

@@ -1,0 +1,72 @@
+"""From the command line's wishes to the results."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from worker.bench.bench import Bench, Options
+from worker.bench.database import connected
+from worker.bench.results import Results
+from worker.bench.rig import rigged
+from worker.cli.connect import broker_options
+from worker.cli.faults import CommandError
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from worker.bench.database import Database
+    from worker.bench.rig import Rig
+    from worker.bench.scenarios import Scenario
+
+_QUIET: Final = (
+    "this installation is in use ({}): stop its workers, or measure a scratch one, such as `deploy/stack up` makes"
+)
+
+
+async def measure(scenarios: Sequence[Scenario], options: Options, say: Callable[[str], None]) -> Results:
+    """Measure, and leave nothing behind but the history of nodes that are gone.
+
+    Raises:
+        CommandError: the installation is in use, a server is away, or an
+            outcome is not what it must be.
+    """
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(connected())
+        name = f"nodeledger-bench-{uuid4().hex[:8]}"
+        options_ = broker_options(load_settings())
+        rig = await stack.enter_async_context(rigged(options_, name, await database.shards()))
+        await _idle(rig, database)
+        results = Results(await _environment(rig, database, options))
+        bench = Bench(rig, database, options, say)
+        try:
+            for scenario in scenarios:
+                results.comparisons[scenario.name] = await bench.compare(scenario)
+            results.differences = await database.differences()
+        finally:
+            say("cleaning up")
+            await bench.clean_up()
+    return results
+
+
+async def _idle(rig: Rig, database: Database) -> None:
+    busy = [f"the worker {name} is alive" for name in await database.alive()] + await rig.others()
+    if busy:
+        raise CommandError(_QUIET.format("; ".join(busy[:3])))
+
+
+async def _environment(rig: Rig, database: Database, options: Options) -> dict[str, Any]:
+    return {
+        "rabbitmq": rig.server_version,
+        "database": await database.server(),
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "load_average_before": os.getloadavg()[0],
+        "shards": rig.shards,
+        "prefetch": load_settings().prefetch,
+        "commands": options.commands,
+        "repeats": options.repeats,
+    }
