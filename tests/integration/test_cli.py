@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from uuid import uuid4
 
+import aio_pika
+import asyncpg
 import pytest
 
+from deploy.lib.stack import Stack
+from schemas import command_queue, shard_of
 from tests.integration.cli_harness import INSTANCES, as_lines, claim, put, shell, worker
 from tests.servers import Database, Vhost
 
@@ -113,11 +118,54 @@ async def test_what_was_claimed_is_read_back_as_tables_and_as_json(
     assert (await operator.run("instance", "show", INSTANCES[9])).status == 1
 
 
+async def test_commands_are_published_in_the_order_of_their_lines(database: Database, vhost: Vhost) -> None:
+    operator = shell(database, vhost)
+    await operator.run("topology", "apply")
+    text = as_lines([claim("cn-1", instance, revision=place) for place, instance in enumerate(INSTANCES * 15)])
+    assert (await operator.run("send", text=text)).status == 0
+    connection = await aio_pika.connect(vhost.url)
+    async with connection:
+        queue = await (await connection.channel()).get_queue(command_queue(shard_of("cn-1")))
+        async with asyncio.timeout(30), queue.iterator(no_ack=True) as messages:
+            found = [json.loads((await anext(messages)).body)["revision"] for _ in range(len(INSTANCES) * 15)]
+    assert found == list(range(len(INSTANCES) * 15))
+
+
+async def test_a_broker_that_goes_away_while_outcomes_are_awaited_is_said_so_at_once(
+    stack: Stack, database: Database, vhost: Vhost
+) -> None:
+    operator = shell(database, vhost)
+    await operator.run("topology", "apply")
+    waiting = asyncio.create_task(operator.run("send", "--wait", "--timeout", "50", text=as_lines([put("cn-1")])))
+    connection = await aio_pika.connect(vhost.url)
+    async with connection, asyncio.timeout(30):
+        channel = await connection.channel()
+        arrived = 0
+        while not arrived:
+            queue = await channel.declare_queue(command_queue(shard_of("cn-1")), passive=True)
+            arrived = queue.declaration_result.message_count or 0
+    stack.rabbitmq.control("close_all_connections", "--vhost", vhost.name, "test")
+    ended = await waiting
+    assert (ended.status, ended.out) == (3, "")
+    assert "same ids again" in ended.err
+
+
+async def test_the_doctor_names_the_node_whose_hypervisor_may_not_be_asked(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    operator = shell(database, vhost)
+    async with worker(operator, tmp_path):
+        await operator.send({"kind": "node.put", "node": "lv-1", "hypervisor": "test:///default"}, put("cn-1"))
+    good = await operator.run("doctor", "--json")
+    assert [one["found"] for one in good.document if one["subject"] == "hypervisors"] == ["1 of 1 answer"]
+    bad = await operator.having(hypervisor_allowed="qemu:///system").run("doctor", "--json")
+    assert bad.status == 1
+    assert [one["subject"] for one in bad.document if one["health"] == "bad"] == ["node lv-1"]
+
+
 async def test_verify_agrees_with_the_work_and_finds_a_total_that_was_changed_by_hand(
     database: Database, vhost: Vhost, tmp_path: Path
 ) -> None:
-    import asyncpg
-
     operator = shell(database, vhost)
     async with worker(operator, tmp_path):
         await operator.send(put("cn-1"), claim("cn-1", INSTANCES[0]))
@@ -145,8 +193,6 @@ async def test_a_server_that_is_away_is_named_in_one_line_without_its_password()
 async def test_the_doctor_says_which_setting_contradicts_the_installation(database: Database, vhost: Vhost) -> None:
     operator = shell(database, vhost)
     await operator.run("topology", "apply")
-    import asyncpg
-
     connection = await asyncpg.connect(database.worker_url)
     await connection.execute("INSERT INTO nodeledger.installation (shards) VALUES (16)")
     await connection.close()
