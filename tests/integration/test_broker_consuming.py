@@ -8,6 +8,7 @@ import pytest
 from deploy.lib.stack import Stack
 from tests.integration.broker_harness import commands, eventually, taker
 from tests.servers import Vhost
+from worker.broker import consumer
 
 pytestmark = pytest.mark.integration
 
@@ -139,3 +140,34 @@ async def test_bodies_of_any_size_and_hostile_headers_arrive_whole(vhost: Vhost)
         assert first.headers == message.headers
         assert first.correlation_id == message.correlation_id
         assert second.body == b""
+
+
+async def test_large_messages_are_read_no_faster_than_they_are_finished(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "HELD_MAX_BYTES", 1_000_000)
+    async with taker(vhost.url) as worker:
+        messages = commands(range(40))
+        for message in messages:
+            message.body = message.body.ljust(250_000)
+        await worker.broker.publish(messages)
+        settled = 0
+        while settled < 40:
+            assert worker.broker.state.unfinished <= 8
+            await worker.until(partial(lambda settled: len(worker.taken) > settled, settled))
+            fresh = worker.taken[settled:]
+            settled += len(fresh)
+            worker.broker.settle(fresh)
+        assert worker.bodies() == list(range(40))
+        await worker.broker.drain(5)
+
+
+async def test_a_worker_that_reads_no_more_still_hands_over(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "HELD_MAX_BYTES", 1)
+    async with taker(vhost.url) as first, taker(vhost.url, settling=True) as second:
+        await first.broker.publish(commands(range(30)))
+        await first.until(lambda: first.taken)
+        async with asyncio.timeout(4):
+            await first.broker.drain(0.1)
+        await second.until(lambda: 29 in second.bodies())
+        assert second.bodies() == list(range(30))

@@ -146,14 +146,14 @@ class Consumer:
             self._dirty.add(channel)
         self.counts.settled += len(deliveries)
 
-    async def yield_shard(self, shard: int, *, timeout: float, prefetch: int | None = None) -> None:  # noqa: ASYNC109 - a budget for draining, not for the call
+    async def yield_shard(self, shard: int, *, timeout: float) -> None:  # noqa: ASYNC109 - a budget for draining, not for the call
         """Hand a shard to the next worker in line and stand by behind the others.
 
         Waits up to ``timeout`` seconds for what was handed out; then closes the
         channel all the same, and the ids keep the second execution harmless.
         """
         await self._close(shard, self._loop.time() + timeout)
-        await self._open(shard, prefetch)
+        await self._open(shard)
 
     async def pause(self, *, timeout: float) -> None:  # noqa: ASYNC109 - a budget for draining, not for the call
         """Leave all shards to others until :meth:`resume`; returns when what was handed out is settled or late."""
@@ -173,28 +173,28 @@ class Consumer:
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
         if late:
-            logger.warning("shards whose queues do not answer: %s", sorted(self.waiting))
+            logger.warning("some queues do not answer", extra={"shards": sorted(self.waiting)})
 
-    async def _open(self, shard: int, prefetch: int | None = None) -> None:
+    async def _open(self, shard: int) -> None:
         """Register on a shard's queue; if that fails the connection is given up, and the next one registers anew."""
         link = self._link
         present = self._channels.get(shard)
         if link is None or self.paused or (present is not None and present.link is link):
             return
         try:
-            await self._register(shard, link, prefetch or self._prefetch)
+            await self._register(shard, link)
         except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
-            logger.warning("could not register on shard %02d: %s", shard, error)
+            logger.warning("could not register on a shard", extra={"shard": shard, "error": str(error)})
             link.abort()
 
-    async def _register(self, shard: int, link: Link, prefetch: int) -> None:
+    async def _register(self, shard: int, link: Link) -> None:
         channel = ConsumingChannel(shard, link)
         self._channels[shard] = channel
         frames = Deliveries(lambda message: self._take(channel, message), link.abort)
         # Known before the first delivery, which may come and be settled before consuming has returned.
         channel.channel = await link.channel(frames)
         if self._channels.get(shard) is channel:
-            await link.consume(channel.channel, command_queue(shard), prefetch)
+            await link.consume(channel.channel, command_queue(shard), self._prefetch)
             channel.registered = True
         else:
             await link.close_channel(channel.channel)
@@ -204,10 +204,12 @@ class Consumer:
         if channel is None:
             return
         if not await channel.drain(deadline):
-            logger.info("shard %02d handed over with %d unfinished", shard, channel.watermark.unfinished)
+            left = channel.watermark.unfinished
+            logger.info("a shard is handed over before all is finished", extra={"shard": shard, "unfinished": left})
         self._flush()
         if self._channels.get(shard) is channel:
             del self._channels[shard]
+        channel.link.tap.resume()  # the broker's answer has to be read
         if channel.channel is not None:
             await channel.link.close_channel(channel.channel)
 

@@ -36,7 +36,7 @@ KIND_HEADER: Final = "x-nodeledger-kind"
 OWN_HEADERS: Final = frozenset({REASON_HEADER, DETAIL_HEADER, COMMAND_HEADER, NODE_HEADER, KIND_HEADER})
 DETAIL_MAX_BYTES: Final = 1024
 HEADERS_MAX_BYTES: Final = 65_536
-PREFETCH: Final = 200
+PREFETCH: Final = 64
 _TOGETHER: Final = 64
 
 
@@ -174,7 +174,7 @@ class Archiver:
             self._channel = await link.channel(Deliveries(self._take, link.abort))
             await link.consume(self._channel, DEAD_QUEUE, PREFETCH)
         except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
-            logger.warning("could not register on the dead letters: %s", error)
+            logger.warning("could not register on the dead letters", extra={"error": str(error)})
             link.abort()
 
     def _take(self, message: Message) -> None:
@@ -194,7 +194,7 @@ class Archiver:
                 await self._store([letter_from(message) for message in batch])
             except Exception as error:  # noqa: BLE001 - whatever kept the letters from being stored, they stay in the queue
                 failures += 1
-                logger.warning("dead letters could not be stored: %r", error)
+                logger.warning("dead letters wait to be stored", extra={"error": repr(error), "letters": len(batch)})
                 await asyncio.sleep(pause_before(failures, self._jitter))
                 continue
             failures = 0

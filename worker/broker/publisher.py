@@ -216,7 +216,7 @@ class Publisher:
     def _refuse(self, count: int) -> None:
         if count:
             self.counts.refused += count
-            logger.warning("dropped %d replies addressed to the product's own queues", count)
+            logger.warning("dropped replies addressed to the product's own queues", extra={"replies": count})
 
 
 def _is_own_queue(message: Outgoing) -> bool:

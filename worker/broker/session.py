@@ -251,7 +251,7 @@ class Session:
                 await self._live(url)
             except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
                 self.last_error = f"{censor_url(url)}: {str(error) or type(error).__name__}"
-                logger.warning("%s connection failed: %s", self._role, self.last_error)
+                logger.warning("no connection to the broker", extra={"role": self._role, "error": self.last_error})
             if asyncio.get_running_loop().time() - started > _STEADY_SECONDS:
                 attempt = 0
             attempt += 1
@@ -298,4 +298,4 @@ class Session:
         self.link = link
         self.last_error = None
         self._ready.set()
-        logger.info("%s connection ready, generation %d", self._role, link.generation)
+        logger.info("connected to the broker", extra={"role": self._role, "generation": link.generation})

@@ -123,7 +123,10 @@ async def ensure(link: Link, shards: int, *, declare: bool) -> None:
     if blocking:
         raise TopologyError(blocking)
     for finding in findings:
-        logger.warning("%s", finding)
+        logger.warning(
+            "the topology is not as it should be",
+            extra={"subject": finding.subject, "problem": finding.problem, "remedy": finding.remedy},
+        )
 
 
 @dataclass(frozen=True, slots=True)

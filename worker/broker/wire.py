@@ -167,11 +167,16 @@ def _read_properties(data: bytes, at: int, stop: int, flags: int) -> Properties:
         else:
             end = at + 1 + data[at]
             if name in Properties.__slots__:
-                setattr(properties, name, data[at + 1 : end].decode(errors="replace"))
+                setattr(properties, name, _text(data[at + 1 : end]))
         at = end
         if at > stop:
             raise IndexError
     return properties
+
+
+def _text(raw: bytes) -> str:
+    """A property as every database can keep it: what is no UTF-8, and NUL, stands replaced."""
+    return raw.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def ack_frame(channel: int, tag: int) -> bytes:
