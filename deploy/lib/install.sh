@@ -100,6 +100,16 @@ ensure_environment() {
     exec {lock}<&-
 }
 
+# As root, libvirt's QEMU driver wants to see this user, which Debian makes with the daemon that is not needed here.
+ensure_qemu_user() {
+    if [ "$(id -u)" != 0 ] || getent passwd libvirt-qemu >/dev/null; then
+        return 0
+    fi
+    getent group kvm >/dev/null || groupadd --system kvm
+    useradd --system --user-group --groups kvm --home-dir /var/lib/libvirt --no-create-home --shell /usr/sbin/nologin \
+        libvirt-qemu
+}
+
 # Everything the project runs on; more packages may be named.
 ensure_project() {
     ensure_packages "${BASE_PACKAGES[@]}" "$@"
@@ -107,7 +117,12 @@ ensure_project() {
     ensure_environment
 }
 
+# Python of the project's environment, able to find what is in deploy/.
+in_environment() {
+    PYTHONPATH=$project PYTHONDONTWRITEBYTECODE=1 "$python" "$@"
+}
+
 # The private servers; arguments as for deploy/stack.
 stack() {
-    PYTHONPATH=$project PYTHONDONTWRITEBYTECODE=1 "$python" -m deploy.lib.stack "$@"
+    in_environment -m deploy.lib.stack "$@"
 }

@@ -1,0 +1,46 @@
+"""A node of real QEMU without a daemon: libvirt's driver inside the worker, its state in a folder of its own.
+
+Run as a program, prints the address of that node, or says why QEMU cannot run here and ends with status 1. Asking QEMU
+what it can do takes ten seconds the first time and is remembered in the folder; the worker then has its answer at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from worker.engine.ports import HypervisorUnreachable
+from worker.hypervisor import Hypervisors
+
+DEADLINE_SECONDS = 60.0
+# Without stdio_handler a guest would need virtlogd; the others matter to root alone.
+SETTINGS = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n'
+
+
+async def prepare(root: Path) -> str:
+    """Make the folder ready and return its address; raises HypervisorUnreachable where QEMU cannot run."""
+    (root / "etc").mkdir(parents=True, exist_ok=True)
+    (root / "etc" / "qemu.conf").write_text(SETTINGS, encoding="ascii")
+    uri = f"qemu:///embed?root={root}"
+    hypervisors = Hypervisors(allowed=[uri], deadline_seconds=DEADLINE_SECONDS)
+    await hypervisors.start()
+    try:
+        await hypervisors.inventory("quickstart", uri)
+    finally:
+        await hypervisors.close()
+    return uri
+
+
+def main() -> int:
+    """Print the address."""
+    try:
+        print(asyncio.run(prepare(Path(sys.argv[1]))))
+    except (HypervisorUnreachable, OSError) as error:
+        print(f"QEMU cannot run here: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
