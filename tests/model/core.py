@@ -34,7 +34,7 @@ class CoreLedger:
 
     def commit(self, items: list[Item], facts: Facts, *, dies: bool) -> list[Result]:
         self.clock += timedelta(microseconds=1)
-        want = wanted(items)
+        want = wanted(items, facts)
         loaded = Loaded(self._view(want), {c: self.known[c] for c in want.commands if c in self.known}, self.clock)
         deadline = timedelta(seconds=self.park_deadline)
         result = Decider(loaded, facts, 0.0, deadline, lambda _uri: None).run(items)

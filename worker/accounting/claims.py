@@ -35,7 +35,7 @@ def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -
     """Take the first of the candidates that fits; refuse with the reasons of all."""
     refusals: list[Reason] = []
     for name in dict.fromkeys((command.node, *command.candidates)):
-        result = fit(view, name, member, now)
+        result = fit(view, name, member, now, _orphaned(view, member, name))
         if isinstance(result, Placement):
             instance = claimed(view, command, member, name, result, now)
             return Decision("applied", name, instances=(instance,), assignment=result.assignment)
@@ -108,12 +108,23 @@ def _barred(view: View, member: ClaimMember) -> list[Reason]:
                 "stale", f"revision {member.revision} is not above the applied {instance.revision}", node=member.node
             )
         ]
-    if instance.holdings:
+    if instance.holdings and not _adoptable(instance, member.node):
         where = ", ".join(instance.nodes())
         return [
             reason("instance_exists", f"instance {instance.id} already holds resources on {where}", node=member.node)
         ]
     return []
+
+
+def _adoptable(instance: Instance, node: str) -> bool:
+    """Whether all it holds is what an audit charged for its unclaimed domain on this very node."""
+    return all(holding.role == "orphan" and holding.node == node for holding in instance.holdings)
+
+
+def _orphaned(view: View, member: ClaimMember, node: str) -> Sequence[Placement]:
+    """What an audit charged for the instance on a node, which its claim takes over."""
+    instance = view.instances.get(member.instance)
+    return instance.placements_on(node) if instance is not None else ()
 
 
 def abort(view: View, command: Abort, _now: datetime) -> Decision:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from schemas import Abort, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert, Update
+from schemas import Abort, Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert, Update
 from schemas.commands import InstanceCommand
 from worker.accounting.claims import abort, claim
 from worker.accounting.decision import Decision, refuse
+from worker.accounting.drift import audit
 from worker.accounting.lifecycle import Expire, delete, expire, update
 from worker.accounting.moves import confirm, migrate, resize, revert
 from worker.accounting.nodes import put_node, remove_node
@@ -33,6 +34,7 @@ _RULES: Final[Mapping[type, Callable[..., Decision | Question]]] = {
     Abort: abort,
     Update: update,
     Delete: delete,
+    Audit: audit,
 }
 
 

@@ -36,6 +36,7 @@ class Decision:
     settings: NodePut | None = None
     removed: str | None = None
     failed_builds: Mapping[str, int] | None = None
+    drift: tuple[Mapping[str, object], ...] | None = None
     blocking: bool = True
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
     from schemas import Inventory, Policy
+    from worker.accounting.drift import Domain
     from worker.accounting.host import Host
     from worker.accounting.instances import Instance
     from worker.accounting.state import Occupancy
@@ -53,26 +55,34 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What must be known before a command can be decided: inventories of nodes, and states of domains."""
+    """What must be known before a command can be decided.
+
+    Inventories of nodes, states of single domains, and listings of all domains of nodes.
+    """
 
     inventories: frozenset[str] = frozenset()
     domains: frozenset[tuple[str, UUID]] = frozenset()
+    listings: frozenset[str] = frozenset()
 
     def __or__(self, other: Question) -> Question:
-        return Question(self.inventories | other.inventories, self.domains | other.domains)
+        return Question(
+            self.inventories | other.inventories, self.domains | other.domains, self.listings | other.listings
+        )
 
 
 @dataclass(slots=True)
 class Facts:
-    """Answers of hypervisors. A domain's state is ``None`` where the hypervisor did not answer."""
+    """Answers of hypervisors. A domain's state or a listing is ``None`` where the hypervisor did not answer."""
 
     observations: dict[str, Observation] = field(default_factory=dict)
     domains: dict[tuple[str, UUID], DomainState | None] = field(default_factory=dict)
+    listings: dict[str, Sequence[Domain] | None] = field(default_factory=dict)
 
     def update(self, other: Facts) -> None:
         """Take over another set of answers."""
         self.observations.update(other.observations)
         self.domains.update(other.domains)
+        self.listings.update(other.listings)
 
 
 @dataclass(slots=True)
@@ -80,13 +90,12 @@ class View:
     """The part of the ledger that a batch of commands touches, and that its decisions change.
 
     Every node and instance that a command names is looked up before: one that
-    is missing here does not exist. ``members`` lists, for nodes whose removal is
-    asked, the instances that hold something there.
+    is missing here does not exist. Of nodes that are to be removed or audited, every
+    instance that holds something there is in it.
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
     instances: dict[UUID, Instance] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
-    members: dict[str, list[UUID]] = field(default_factory=dict)
     removed: list[Node] = field(default_factory=list)
     refused_addresses: dict[str, str] = field(default_factory=dict)

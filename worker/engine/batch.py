@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from schemas import Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert
+from schemas import Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert
 from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
 from worker.accounting.lifecycle import Expire
@@ -58,7 +58,7 @@ class Result:
     duplicates: int = 0
 
 
-def wanted(items: Sequence[Item]) -> Wanted:
+def wanted(items: Sequence[Item], facts: Facts) -> Wanted:
     """What the transaction of a batch must load."""
     want = Wanted()
     for item in items:
@@ -76,8 +76,9 @@ def wanted(items: Sequence[Item]) -> Wanted:
             for member in command.instances or ():
                 want.instances.add(member.instance)
                 want.nodes.add(member.node)
-        elif isinstance(command, NodeRemove):
+        elif isinstance(command, NodeRemove | Audit):
             want.members.add(command.node)
+            want.instances.update(domain.uuid for domain in facts.listings.get(command.node) or ())
     return want
 
 
@@ -188,7 +189,7 @@ class Decider:
         command = item.command
         addresses = {
             name: node.hypervisor
-            for name in {*question.inventories, *(name for name, _ in question.domains)}
+            for name in {*question.inventories, *question.listings, *(name for name, _ in question.domains)}
             if (node := self.loaded.view.nodes.get(name)) is not None and node.hypervisor is not None
         }
         if isinstance(command, NodePut) and command.hypervisor is not None:

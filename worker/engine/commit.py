@@ -135,7 +135,7 @@ class Committer:
 
     async def _commit(self, items: Sequence[Item], facts: Facts) -> Result:
         """One transaction, run again for as long as the database is away or another worker was faster."""
-        want = wanted(items)
+        want = wanted(items, facts)
         pause = _SHORTEST_PAUSE
         while True:
             outbox = uuid4()

@@ -10,8 +10,10 @@ from worker.accounting.view import Facts, Observation
 from worker.engine.ports import HypervisorUnreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
+    from worker.accounting.drift import Domain
     from worker.accounting.view import DomainState
     from worker.engine.batch import Inquiry
     from worker.engine.ports import Hypervisors
@@ -32,8 +34,12 @@ async def answer(hypervisors: Hypervisors, inquiry: Inquiry) -> Facts:
     async def look_for(node: str, instance: UUID) -> None:
         facts.domains[node, instance] = await _domain(hypervisors, node, inquiry.addresses.get(node), instance)
 
+    async def list_all(node: str) -> None:
+        facts.listings[node] = await _listing(hypervisors, node, inquiry.addresses.get(node))
+
     question = inquiry.question
     await asyncio.gather(
+        *(list_all(node) for node in question.listings),
         *(look_at(node) for node in question.inventories),
         *(look_for(node, instance) for node, instance in question.domains),
     )
@@ -48,6 +54,7 @@ def unanswered(inquiry: Inquiry) -> Facts:
     for node in inquiry.question.inventories:
         facts.observations[node] = Observation(now, inquiry.addresses.get(node), None, "it could not be asked")
     facts.domains.update(dict.fromkeys(inquiry.question.domains))
+    facts.listings.update(dict.fromkeys(inquiry.question.listings))
     return facts
 
 
@@ -67,5 +74,14 @@ async def _domain(hypervisors: Hypervisors, node: str, address: str | None, inst
         return None
     try:
         return await hypervisors.domain_state(node, address, instance)
+    except HypervisorUnreachable:
+        return None
+
+
+async def _listing(hypervisors: Hypervisors, node: str, address: str | None) -> Sequence[Domain] | None:
+    if address is None:
+        return None
+    try:
+        return await hypervisors.domains(node, address)
     except HypervisorUnreachable:
         return None

@@ -43,6 +43,8 @@ def render(loaded: Loaded, command: AnyCommand, decision: Decision | None, statu
                 {"instance": instance.id, "node": where, "assignment": assignment}
                 for instance, where, assignment in decision.assignments
             ]
+        if decision.drift is not None:
+            document["drift"] = decision.drift
         document["reasons"] = [reason.model_dump(exclude_none=True) for reason in decision.reasons]
     return Rendered(command.kind, status, node, to_json(document).decode())
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from schemas import Inventory
     from schemas.outcomes import Status
+    from worker.accounting.drift import Domain
     from worker.accounting.post import Posting
     from worker.accounting.view import DomainState, View
 
@@ -136,6 +137,9 @@ class Hypervisors(Protocol):
 
     async def domain_state(self, node: str, uri: str, instance: UUID) -> DomainState:
         """Whether the instance's domain exists and runs."""
+
+    async def domains(self, node: str, uri: str) -> Sequence[Domain]:
+        """Every domain of the node."""
 
 
 @dataclass(slots=True)

@@ -86,7 +86,7 @@ class StoreTransaction:
             for node in await load_nodes(self.connection, stale):
                 view.nodes[node.name] = node
         if wanted.members:
-            await self._add_members(view, wanted)
+            await self._add_members(wanted)
         loaded = await self._read(view, wanted)
         self._marks = {name: _mark(node) for name, node in view.nodes.items()}
         self._ids = {name: node.id for name, node in view.nodes.items()}
@@ -94,9 +94,8 @@ class StoreTransaction:
         self._loaded = loaded
         return loaded
 
-    async def _add_members(self, view: View, wanted: Wanted) -> None:
+    async def _add_members(self, wanted: Wanted) -> None:
         for row in await self.connection.fetch(statement("members"), list(wanted.members)):
-            view.members[row["node"]] = row["instances"]
             wanted.instances.update(row["instances"])
 
     async def _read(self, view: View, wanted: Wanted) -> Loaded:
