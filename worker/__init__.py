@@ -1,0 +1,1 @@
+"""The worker: from a message to a committed, answered, acknowledged command."""
