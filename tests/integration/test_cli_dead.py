@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import aio_pika
+import asyncpg
 import pytest
 
 from schemas import COMMAND_EXCHANGE, command_key, shard_of
@@ -33,11 +35,16 @@ def stamped(command: dict[str, Any]) -> dict[str, Any]:
 
 async def letters(operator: Shell, count: int, *options: str) -> list[dict[str, Any]]:
     """The dead letters, once there are so many; the archive follows the queue a moment later."""
-    for _ in range(200):
-        found: list[dict[str, Any]] = (await operator.run("dead", "list", "--json", *options)).document
-        if len(found) == count:
-            return found
-    raise AssertionError(f"{len(found)} dead letters instead of {count}")
+    connection = await asyncpg.connect(operator.environment["NODELEDGER_DATABASE_URL"])
+    async with asyncio.timeout(30):
+        archived = 0
+        while archived < count:
+            await asyncio.sleep(0.02)
+            archived = await connection.fetchval("SELECT count(*) FROM nodeledger.dead_letter")
+    await connection.close()
+    found: list[dict[str, Any]] = (await operator.run("dead", "list", "--json", *options)).document
+    assert len(found) == count
+    return found
 
 
 @pytest.fixture

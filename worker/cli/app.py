@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Annotated, Any, Final
 
 import typer
@@ -99,6 +98,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         console.print_line(f"nodeledger {version('nodeledger')}")
         raise typer.Exit
 
