@@ -103,7 +103,7 @@ class Catalog:
             blocked |= self.related.get(address, 0)
         for counter, amount in used.items():
             if amount and counter.startswith("mdev/"):
-                address, _, mdev_type = counter[5:].rpartition("/")
+                address, _, mdev_type = counter[5:].partition("/")
                 kept = self.by_property.get(("mdev_type", mdev_type), 0) & self.on.get(address, 0)
                 blocked |= self.related.get(address, 0) & ~kept
         free = self.everything & ~blocked

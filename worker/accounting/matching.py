@@ -154,8 +154,8 @@ class _Matching:
         self.stock = stock
         self.limits = [limit & stock.free for limit in limits]
         self.taken: Choice = [{} for _ in limits]
+        self.holders: dict[int, dict[int, int]] = {}
         self.full = 0
-        self.used: dict[int, int] = {}
 
     def fill(self, asker: int, mask: int, wanted: int) -> int:
         """Take what is not taken, up to ``wanted`` units out of ``mask``; return how much that was."""
@@ -163,7 +163,7 @@ class _Matching:
         for number in bits(self.limits[asker] & mask & ~self.full):
             if filled == wanted:
                 break
-            amount = min(wanted - filled, self.stock.units.get(number, 1) - self.used.get(number, 0))
+            amount = min(wanted - filled, self._left(number))
             self._move(asker, number, amount)
             filled += amount
         return filled
@@ -179,10 +179,9 @@ class _Matching:
                 self._shift(current, (spare & -spare).bit_length() - 1, came)
                 return True
             for number in bits(fresh):
-                for holder, taken in enumerate(self.taken):
-                    if holder not in came and number in taken:
-                        came[holder] = (current, number)
-                        queue.append(holder)
+                for holder in sorted(self.holders[number].keys() - came.keys()):
+                    came[holder] = (current, number)
+                    queue.append(holder)
         return False
 
     def _shift(self, current: int, number: int, came: dict[int, tuple[int, int]]) -> None:
@@ -195,12 +194,15 @@ class _Matching:
             current = before
 
     def _move(self, asker: int, number: int, amount: int) -> None:
-        taken = self.taken[asker]
-        taken[number] = taken.get(number, 0) + amount
-        if not taken[number]:
-            del taken[number]
-        self.used[number] = self.used.get(number, 0) + amount
-        if self.used[number] >= self.stock.units.get(number, 1):
-            self.full |= 1 << number
-        else:
+        holders = self.holders.setdefault(number, {})
+        for amounts, key in ((self.taken[asker], number), (holders, asker)):
+            amounts[key] = amounts.get(key, 0) + amount
+            if not amounts[key]:
+                del amounts[key]
+        if self._left(number):
             self.full &= ~(1 << number)
+        else:
+            self.full |= 1 << number
+
+    def _left(self, number: int) -> int:
+        return self.stock.units.get(number, 1) - sum(self.holders.get(number, {}).values())

@@ -67,17 +67,17 @@ class Nearby:
         ]
 
     def _networks_possible(self, taken: int, available: int, slots: int) -> bool:
-        """Networks that have no cell in common need a cell each."""
-        needed = covered = 0
-        for mask in self.networks:
-            if mask & taken:
-                continue
-            if not mask & available:
-                return False
-            if not mask & available & covered:
-                needed += 1
-                covered |= mask & available
-        return needed <= slots
+        """Networks with no cell in common need a cell each, and each cell is near to so many of them only."""
+        unmet = [mask & available for mask in self.networks if not mask & taken]
+        if not unmet:
+            return True
+        apart = covered = 0
+        for mask in unmet:
+            if not mask & covered:
+                apart += 1
+                covered |= mask
+        offered = sorted(sum(mask >> position & 1 for mask in unmet) for position in bits(union(unmet)))
+        return all(unmet) and apart <= slots and sum(offered[-slots:]) >= len(unmet)
 
     def _devices_possible(self, taken: int, available: int, slots: int) -> bool:
         """A request cannot have more than the best cells offer it; nor all of them together more than all cells do."""

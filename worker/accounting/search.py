@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_STEPS: Final = 50_000
+MAX_STEPS: Final = 10_000
 """A bound on the work for one request: reached only by requests made to be hard, which are then refused."""
 
 

@@ -57,13 +57,14 @@ def grants(demand: Demand, tiers: Sequence[Tiers]) -> list[int]:
     granted: list[Want] = []
     for position, want in enumerate(demand.wants):
         least, most = 0, want.units
+        middle = most
         while least < most:
-            middle = (least + most + 1) // 2
             trial = [*granted, want._replace(units=middle)]
             if choose(demand._replace(wants=trial), tiers[: position + 1]) is None:
                 most = middle - 1
             else:
                 least = middle
+            middle = (least + most + 1) // 2
         granted.append(want._replace(units=least))
     return [want.units for want in granted]
 

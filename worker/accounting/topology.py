@@ -163,7 +163,7 @@ def _why_not(
         if choose(demand, anywhere) is None:
             refused += why_no_devices(demand, anywhere, occupancy.held)
         return refused
-    positions = arrange(rows, Nearby(nearby.cells, guest, demand._replace(wants=(), kept=())))
+    positions = arrange(rows, Nearby(nearby.cells, guest, demand._replace(wants=(), kept=()))) if demand.wants else None
     if positions is None:
         return [why_no_networks(table.rooms, rows, guest)]
     cells = format_cpu_set(nearby.cells[position].id for position in positions)
