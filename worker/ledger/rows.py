@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from worker.accounting.state import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from uuid import UUID
 
     from worker.accounting.instances import Holding, Instance
@@ -32,14 +32,16 @@ def columns(rows: Sequence[Row], width: int) -> list[Sequence[object]]:
 
 
 def literal(values: Iterable[object]) -> str:
-    """Postgres' literal of an array of numbers, or of names that hold no quote and no backslash."""
+    """Postgres' literal of an array of numbers."""
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def names(values: Iterable[str]) -> str:
-    """Postgres' literal of an array of names; none of ours can hold a quote or a backslash."""
+def names(values: Collection[str]) -> str:
+    """Postgres' literal of an array of names; a mediated device's type may hold quotes and backslashes."""
     inside = '","'.join(values)
-    return f'{{"{inside}"}}' if inside else EMPTY
+    if "\\" in inside or inside.count('"') != 2 * max(0, len(values) - 1):
+        inside = '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return f'{{"{inside}"}}' if values else EMPTY
 
 
 def answer_row(answer: Answer) -> Row:
