@@ -70,12 +70,10 @@ def test_messages_and_confirms_come_out_whole_and_in_order_however_the_stream_is
 async def test_the_tap_knows_when_the_broker_blocks_publishers() -> None:
     blocked = method(0, commands.Connection.Blocked("low on memory"))
     *_, passed, tap = await run_tap(blocked, [])
-    assert tap.blocked == "low on memory"
-    assert not tap.unblocked.is_set()
+    assert (tap.blocked, tap.unblocked.is_set()) == ("low on memory", False)
     assert passed == blocked, "the library has its own use for it"
     tap.data_received(method(0, commands.Connection.Unblocked()))
-    assert tap.blocked is None
-    assert tap.unblocked.is_set()
+    assert (tap.blocked, tap.unblocked.is_set()) == (None, True)
 
 
 async def test_the_library_sees_a_sign_of_life_while_only_hot_frames_come() -> None:

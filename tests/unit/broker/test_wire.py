@@ -13,7 +13,7 @@ from worker.broker import wire
 from worker.engine.ports import Outgoing
 
 FRAME_MAX = 4096
-short_text = st.text(max_size=40)
+short_text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 names = st.text("abcXYZ019-_.:", max_size=40)
 
 
@@ -122,6 +122,12 @@ def test_acknowledgements_are_written_and_confirms_read_as_the_library_does(
     confirm = pamqp.frame.marshal(commands.Basic.Nack(tag, multiple, requeue=False), 1)[7:-1]
     assert confirm[:4] == wire.NACK
     assert wire.read_confirm(confirm, 0) == (tag, multiple)
+
+
+def test_a_property_that_no_database_could_keep_is_read_with_its_bad_characters_replaced() -> None:
+    payload = header_payload(commands.Basic.Properties(correlation_id="a\0b")).replace(b"b", b"\xff")
+    _, read = wire.read_content_header(payload, 0, len(payload))
+    assert read.correlation_id == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
 
 
 def test_a_routing_key_too_long_for_amqp_is_cut_and_not_refused() -> None:
