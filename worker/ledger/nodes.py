@@ -97,7 +97,8 @@ async def write_profiles(connection: Connection, nodes: Sequence[Node]) -> None:
             capacity.decode(),
         )
         if node.id is None:
-            node.id = await connection.fetchval(statement("put_node"), node.name, node.generation, *profile)
+            [added] = await connection.fetch(statement("put_node"), node.name, node.generation, *profile)
+            node.id, node.parked = added["node_id"], node.parked + added["waiting"]
         else:
             await connection.execute(statement("put_profile"), node.id, *profile)
         node.profile_changed = False

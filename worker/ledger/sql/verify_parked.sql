@@ -1,15 +1,15 @@
 -- Parked commands that are miscounted, answered already, or lost.
 SELECT
     'parked' AS rule,
-    coalesce(n.name, p.node) AS node,
+    n.name AS node,
     NULL::uuid AS instance,
     'count' AS subject,
     format('the node says %s, there are %s', n.parked, coalesce(p.waiting, 0)) AS detail
 FROM nodeledger.node AS n
-FULL JOIN (
-    SELECT c.node, count(*) AS waiting FROM nodeledger.parked_command AS c GROUP BY c.node
+LEFT JOIN (
+    SELECT c.node, count(*) AS waiting FROM nodeledger.parked_command AS c WHERE c.blocking GROUP BY c.node
 ) AS p ON p.node = n.name
-WHERE n.parked IS DISTINCT FROM coalesce(p.waiting, 0)
+WHERE n.parked <> coalesce(p.waiting, 0)
 UNION ALL
 SELECT 'parked', coalesce(p.node, c.node), c.instance, 'command ' || coalesce(p.command, c.id),
     CASE
