@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from tests.model.judge import rule
@@ -31,6 +31,8 @@ class Bench:
     parked: dict[str, tuple[str, bool]] = field(default_factory=dict)
     charged: list[tuple[datetime, str, Amounts]] = field(default_factory=list)
     """When each project was charged how much after a decision, of plain resources."""
+    past: list[tuple[datetime, dict[str, Amounts]]] = field(default_factory=list)
+    """What every node was charged after a decision."""
 
     def __post_init__(self) -> None:
         self.reference = Reference(self.world)
@@ -59,6 +61,7 @@ class Bench:
         if status == "applied":
             effect(outcome)
             self.charged.append((now, "blue", self._blue()))
+            self.past.append((now, {name: self.reference.used(name) for name in self.reference.places}))
         self._settled(command, text, blocking=verdict.status == "parked")
 
     def _compare(self, command: Json, verdict: Verdict, outcome: Json) -> None:
@@ -113,6 +116,15 @@ class Bench:
                         if "/" not in name:
                             total[name] = total.get(name, 0) + amount
         return total
+
+    def used_by_blue(self, until: datetime) -> dict[str, int]:
+        """Amounts times microseconds that the project was charged, step by step; what is 0 left out."""
+        total: dict[str, int] = {}
+        ends = [at for at, _, _ in self.charged[1:]] + [until]
+        for (at, _, amounts), end in zip(self.charged, ends, strict=True):
+            for name, amount in amounts.items():
+                total[name] = total.get(name, 0) + amount * ((end - at) // timedelta(microseconds=1))
+        return {name: amount for name, amount in total.items() if amount}
 
     def inspect(self, found: Snapshot) -> None:
         """Hold the whole state against the model, and against its own sums."""

@@ -37,6 +37,14 @@ def _moving(machine: LedgerMachine) -> bool:
     return any(guest.move for guest in machine.guests.values())
 
 
+def _leased(machine: LedgerMachine) -> bool:
+    return any(held.lease for guest in machine.guests.values() for held in guest.holds)
+
+
+def _waiting(machine: LedgerMachine) -> bool:
+    return bool(machine.road.bench.parked)
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Drives a ledger and holds it against the reference model after every step."""
 
@@ -219,6 +227,7 @@ class LedgerMachine(RuleBasedStateMachine):
             }).encode())  # fmt: skip
             self.road.work(5)
 
+    @precondition(lambda machine: machine.road.dead)
     @rule(which=_small)
     def replay_a_dead_letter(self, which: int) -> None:
         self.road.replay(which)
@@ -240,6 +249,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def let_time_pass(self, seconds: int) -> None:
         self.road.ledger.advance(seconds)
 
+    @precondition(_leased)
     @rule()
     def notice_leases(self) -> None:
         self.road.expire_leases()
@@ -260,6 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.road.work(20)
         self.road.bench.world.domains["gamma", self.someone(number)] = state
 
+    @precondition(_waiting)
     @rule(node=_node)
     def probe(self, node: str) -> None:
         place = self.road.bench.reference.places.get(node)

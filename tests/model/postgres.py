@@ -1,0 +1,204 @@
+"""The real ledger under the model: Postgres, two workers' caches that take turns, and a clock that can be moved.
+
+The worker's statements find ``now`` and ``clock_timestamp`` in a schema of the
+test's own, which comes first in the search path: time passes as the model says,
+and nothing else is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+from pydantic_core import from_json
+
+from deploy.lib.stack import Stack
+from tests.model.bench import Snapshot
+from tests.model.road import Crash
+from tests.servers import new_database
+from worker.accounting.view import Facts
+from worker.engine.batch import Result
+from worker.engine.commit import Committer
+from worker.engine.intake import Item
+from worker.engine.lanes import Lanes
+from worker.engine.outbox import Outbox
+from worker.engine.ports import Broker, Lease, Ledger, Parked, Transaction
+from worker.ledger.history import PastNode, node_at, use_over_time
+from worker.ledger.ledger import PostgresLedger
+from worker.ledger.pool import connect_pool
+from worker.ledger.verify import verify
+from worker.telemetry.metrics import Metrics
+
+WORKERS = 2
+
+CLOCK = """
+CREATE SCHEMA clock;
+CREATE TABLE clock.shift (by interval NOT NULL);
+INSERT INTO clock.shift VALUES ('0');
+CREATE FUNCTION clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+    AS 'SELECT pg_catalog.clock_timestamp() + s.by FROM clock.shift AS s';
+CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock.clock_timestamp()';
+GRANT USAGE ON SCHEMA clock TO PUBLIC;
+GRANT SELECT ON clock.shift TO PUBLIC;
+"""
+EMPTY = """
+TRUNCATE nodeledger.node, nodeledger.node_profile, nodeledger.instance, nodeledger.allocation, nodeledger.pinned_cpu,
+    nodeledger.held_device, nodeledger.entry, nodeledger.command, nodeledger.outbox, nodeledger.parked_command,
+    nodeledger.probe, nodeledger.attempt;
+UPDATE clock.shift SET by = '0';
+"""
+
+
+class Server:
+    """A database of the model's own, used by one run after the other."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.runner = asyncio.Runner()
+        self._parts = AsyncExitStack()
+        self.runner.run(self._open(stack))
+
+    async def _open(self, stack: Stack) -> None:
+        database = await self._parts.enter_async_context(new_database(stack))
+        self.owner = await asyncpg.connect(database.superuser_url)
+        self._parts.push_async_callback(self.owner.close)
+        await self.owner.execute(CLOCK)
+        await self.owner.execute(f"ALTER DATABASE {database.name} SET search_path = clock, pg_catalog")
+        self.pool = await connect_pool(database.worker_url, min_size=2, max_size=4)
+        self._parts.push_async_callback(self.pool.close)
+
+    def close(self) -> None:
+        self.runner.run(self._parts.aclose())
+        self.runner.close()
+
+
+class Dying:
+    """A ledger whose worker dies just before it commits."""
+
+    def __init__(self, ledger: PostgresLedger) -> None:
+        self._ledger = ledger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._ledger.transaction() as transaction:
+            yield transaction
+            raise Crash
+
+
+@dataclass
+class PostgresModelLedger:
+    """See :class:`tests.model.road.ModelLedger`."""
+
+    server: Server
+    park_deadline: float
+    may_poison: bool = True
+    ledgers: list[PostgresLedger] = field(default_factory=list)
+    turns: int = 0
+
+    def __post_init__(self) -> None:
+        self.ledgers = [PostgresLedger(self.server.pool) for _ in range(WORKERS)]
+        self._run(self.server.owner.execute(EMPTY))
+        self._metrics = Metrics("model")
+
+    def _run(self, work: Any) -> Any:
+        return self.server.runner.run(work)
+
+    def commit(self, items: list[Item], facts: Facts, *, dies: bool) -> list[Result]:
+        self.turns += 1
+        ledger = self.ledgers[self.turns % WORKERS]
+        return cast(list[Result], self._run(self._commit(items, facts, Dying(ledger) if dies else ledger)))
+
+    async def _commit(self, items: list[Item], facts: Facts, ledger: Any) -> list[Result]:
+        committer = Committer(
+            Lanes(),
+            cast(Ledger, ledger),
+            Outbox(cast(Broker, None), cast(Ledger, ledger), self._metrics, 1.0),
+            self._metrics,
+            100,
+            timedelta(seconds=self.park_deadline),
+            lambda _uri: None,
+            lambda _result: None,
+        )
+        return await committer._guarded(items, facts)
+
+    def parked(self, node: str) -> list[Parked]:
+        return cast(list[Parked], self._run(self.ledgers[0].parked(node, 1000)))
+
+    def due_leases(self) -> list[Lease]:
+        return cast(list[Lease], self._run(self.ledgers[0].due_leases(1000)))
+
+    def now(self) -> datetime:
+        return cast(datetime, self._run(self.server.owner.fetchval("SELECT clock.now()")))
+
+    def advance(self, seconds: float) -> None:
+        self._run(self.server.owner.execute(f"UPDATE clock.shift SET by = by + interval '{seconds} seconds'"))
+
+    def snapshot(self) -> Snapshot:
+        return cast(Snapshot, self._run(_snapshot(self.server.owner)))
+
+    def differences(self) -> list[str]:
+        """What the product's own verification finds."""
+
+        async def collect() -> list[str]:
+            return [str(difference) async for difference in verify(self.server.pool)]
+
+        return cast(list[str], self._run(collect()))
+
+    def node_at(self, node: str, at: datetime) -> PastNode:
+        return cast(PastNode, self._run(self._reading(node_at, node, at)))
+
+    def use_over_time(self, project: str, since: datetime, until: datetime) -> dict[str, Any]:
+        return cast(dict[str, Any], self._run(self._reading(use_over_time, project, since, until)))
+
+    async def _reading(self, read: Any, *arguments: object) -> Any:
+        return await read(self.server.owner, *arguments)
+
+    def close(self) -> None:
+        """The server stays for the next run."""
+
+
+async def _snapshot(owner: asyncpg.Connection) -> Snapshot:
+    found = Snapshot()
+    for row in await owner.fetch("SELECT * FROM nodeledger.node"):
+        found.nodes[row["name"]] = {
+            "used": {name: n for name, n in zip(row["counters"], row["used"], strict=True) if n},
+            "failed_builds": row["failed_builds"],
+            "parked": row["parked"],
+            "pinned": {},
+            "held": {},
+        }
+    await _add_holders(owner, found)
+    await _add_instances(owner, found)
+    for row in await owner.fetch("SELECT * FROM nodeledger.entry ORDER BY seq"):
+        found.entries.append({**row, "instance": str(row["instance"])})
+    for row in await owner.fetch("SELECT command, blocking FROM nodeledger.parked_command"):
+        found.parked[str(row["command"])] = row["blocking"]
+    return found
+
+
+async def _add_holders(owner: asyncpg.Connection, found: Snapshot) -> None:
+    for key, column, table in (("pinned", "cpu", "pinned_cpu"), ("held", "address", "held_device")):
+        query = f"SELECT n.name, {column}, instance FROM nodeledger.{table} JOIN nodeledger.node AS n ON n.id = node_id"
+        for node, what, holder in await owner.fetch(query):
+            found.nodes[node][key][what] = str(holder)
+
+
+async def _add_instances(owner: asyncpg.Connection, found: Snapshot) -> None:
+    for row in await owner.fetch("SELECT * FROM nodeledger.instance"):
+        found.instances[str(row["id"])] = {**row, "deleted": row["deleted_at"] is not None, "holds": {}}
+    held = "SELECT n.name, a.* FROM nodeledger.allocation AS a LEFT JOIN nodeledger.node AS n ON n.id = a.node_id"
+    for row in await owner.fetch(held):
+        found.instances[str(UUID(int=row["instance"].int))]["holds"][row["name"], row["role"]] = {
+            "charge": from_json(row["full_charge"]),
+            "pins": set(row["pins"]),
+            "devices": set(row["devices"]),
+            "lease": row["lease_expires_at"],
+        }
