@@ -87,6 +87,17 @@ async def test_what_is_applied_already_is_foretold_as_a_duplicate(operator: Shel
     assert after.lines[0]["usage"]["vcpus"]["used"] == 4
 
 
+async def test_an_id_that_stands_for_another_content_is_left(operator: Shell) -> None:
+    command = stamped(claim("cn-1", INSTANCES[0]))
+    await operator.send(command)
+    other = {**command, "instance": INSTANCES[1]}
+    reused = await operator.send(other)
+    assert (reused.status, reused.out) == (1, "")
+    await letters(operator, 1)
+    foretold = (await operator.run("dead", "replay", "--all", "--dry-run", "--json")).document
+    assert [(one["reason"], one["verdict"]) for one in foretold] == [("id_reuse", "unfit")]
+
+
 async def test_what_would_only_come_back_is_left_and_can_be_discarded(operator: Shell) -> None:
     bad = '{"node": "cn-1", "kind": "conjure", "text": "\\u001b[31m"}\n{"node": "cn-1", "kind": "claim"}\n'
     assert (await operator.run("send", "--raw", text=bad)).status == 0

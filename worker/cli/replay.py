@@ -16,6 +16,7 @@ from uuid import UUID
 
 from schemas import Command, MalformedCommandError, parse_command
 from worker.cli.producing import Sendable
+from worker.engine.intake import fingerprint
 from worker.ledger import dead_letters
 from worker.ledger.dead_letters import Letter, LetterFilter
 from worker.ledger.statements import statement
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     import asyncpg
 
     from worker.cli.sending import Sender
+    from worker.ledger.statements import Connection
 
 Verdict = Literal["try", "duplicate", "unfit"]
 Predict = Callable[[Command], Awaitable[str]]
-_PAGE: Final = 250
+_PAGE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +62,40 @@ async def forecasts(
     while True:
         async with pool.acquire() as connection:
             page = await dead_letters.select(connection, meant, after=after, limit=_PAGE, bodies=True)
-            ids = [letter.command for letter in page if letter.command]
-            rows = await connection.fetch(statement("show_statuses"), ids)
-        known = {row["id"]: row["status"] for row in rows}
+            read = [_read(letter) for letter in page]
+            known = await _known(connection, [command.id for command in read if not isinstance(command, str)])
         if page:
-            yield [await _forecast(letter, known, asking) for letter in page]
+            pairs = zip(page, read, strict=True)
+            yield [await _forecast(letter, command, known, asking) for letter, command in pairs]
             after = page[-1].id
         if len(page) < _PAGE:
             return
 
 
-async def _forecast(letter: Letter, known: Mapping[UUID, str], asking: Predict) -> Forecast:
-    body = letter.body or b""
+def _read(letter: Letter) -> Command | str:
+    """The letter's command as it is understood today, or why it is none."""
     try:
-        command = parse_command(body)
+        return parse_command(letter.body or b"")
     except MalformedCommandError as error:
-        return Forecast(letter, "unfit", f"would be dead-lettered again: {error.reason}: {error.detail}", None)
-    if letter.reason == "id_reuse":
+        return f"{error.reason}: {error.detail}"
+
+
+async def _known(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, str]]:
+    """What the ledger has of commands: the content their ids stand for, and how far they have come."""
+    rows = await connection.fetch(statement("show_statuses"), ids)
+    return {row["id"]: (row["fingerprint"], row["status"]) for row in rows}
+
+
+async def _forecast(
+    letter: Letter, command: Command | str, known: Mapping[UUID, tuple[UUID, str]], asking: Predict
+) -> Forecast:
+    if isinstance(command, str):
+        return Forecast(letter, "unfit", f"would be dead-lettered again: {command}", None)
+    sendable = Sendable(letter.body or b"", command.node, command.kind, command.id)
+    own = fingerprint(command)
+    content, status = known.get(command.id, (own, None))
+    if content != own:
         return Forecast(letter, "unfit", "would be dead-lettered again: its id stands for another content", None)
-    sendable = Sendable(body, command.node, command.kind, command.id)
-    status = known.get(command.id)
     if status in {"applied", "rejected"}:
         return Forecast(letter, "duplicate", f"duplicate: it is {status} already, its outcome is sent again", sendable)
     return Forecast(letter, "try", await asking(command), sendable)
