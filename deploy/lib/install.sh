@@ -8,6 +8,8 @@ python=$project/.venv/bin/python
 BASE_PACKAGES=(ca-certificates gcc libc6-dev libvirt-dev pkg-config rabbitmq-server)
 # Real guests without a daemon: libvirt's QEMU driver loaded into the worker.
 HYPERVISOR_PACKAGES=(libvirt-daemon-driver-qemu qemu-system-x86)
+# Tests talk to daemons of their own too, and make certificates.
+TEST_PACKAGES=("${HYPERVISOR_PACKAGES[@]}" libvirt-daemon openssl)
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -34,17 +36,21 @@ ensure_packages() {
     done
     [ ${#missing[@]} -eq 0 ] && return
     say "Installing ${missing[*]}"
-    local policy=/usr/sbin/policy-rc.d made_policy=
+    local policy=/usr/sbin/policy-rc.d made_policy='' status=0 output
+    output=$(mktemp)
     if [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
         as_root chmod 755 $policy
         made_policy=yes
     fi
-    local status=0
-    as_root apt-get update --quiet=2 -o DPkg::Lock::Timeout=300 &&
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends \
-            -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${missing[@]}" >&2 || status=$?
-    [ -n "$made_policy" ] && as_root rm -f $policy
+    {
+        as_root apt-get update --quiet=2 -o DPkg::Lock::Timeout=300 &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends \
+                -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${missing[@]}"
+    } >"$output" 2>&1 || status=$?
+    [ $status -eq 0 ] || tail -n 20 "$output" >&2
+    rm -f "$output"
+    [ -z "$made_policy" ] || as_root rm -f $policy
     # The package switches its node on for the next boot; the project runs one of its own.
     if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" rabbitmq-server "* ]]; then
         as_root systemctl disable --quiet rabbitmq-server.service epmd.socket epmd.service || true
