@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from worker.permission_rules import PermissionRule, read_rules
+
 PREFIX: Final = "NODELEDGER_"
 
 _MAX_SECRET_BYTES: Final = 65_536
@@ -39,9 +41,14 @@ def _words(value: object) -> object:
     return tuple(re.split(r"[\s,]+", value.strip(" \t\r\n,"))) if isinstance(value, str) else value
 
 
+def _rules(value: object) -> object:
+    return read_rules(value) if isinstance(value, str) else value
+
+
 AmqpUrl = Annotated[SecretStr, _address_of("amqp", "amqps")]
 DatabaseUrl = Annotated[SecretStr, _address_of("postgres", "postgresql")]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Rules = Annotated[tuple[PermissionRule, ...] | None, NoDecode, BeforeValidator(_rules)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
@@ -109,6 +116,9 @@ class Settings(BaseSettings):
     """Interval at which outcomes that a crash left unpublished are looked for, in seconds."""
     shutdown_seconds: Seconds = 30
     """How long a worker that was told to stop may take to finish what it has begun, in seconds."""
+
+    permissions: Rules = None
+    """Which broker users may send what: rules as JSON, or a ``.toml`` or ``.json`` file of them; unset: everything."""
 
     hypervisor_allowed: Words = ("qemu+tls://*/system", "qemu:///system", "test:///default")
     """Patterns of the libvirt addresses that may be opened, apart by spaces or commas."""

@@ -21,6 +21,7 @@ from worker.broker.rabbit import RabbitBroker
 from worker.cli.connect import broker_options, database_tls
 from worker.engine.engine import Engine, Intake, Options
 from worker.engine.lanes import Lanes
+from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerUnavailable
 from worker.hypervisor import Hypervisors
 from worker.ledger.dead_letters import store
@@ -125,6 +126,7 @@ def _options(settings: Settings, worker: UUID) -> Options:
         probe_most=settings.park_probe_max_seconds,
         sweep_seconds=settings.outbox_sweep_seconds,
         shutdown_seconds=settings.shutdown_seconds,
+        permissions=Permissions(settings.permissions),
     )
 
 

@@ -18,6 +18,7 @@ from worker.accounting.nodes import observe
 from worker.accounting.post import post
 from worker.accounting.view import Question
 from worker.engine.outcomes import Rendered, render, render_dead
+from worker.engine.permissions import Permissions, senders_of
 from worker.engine.ports import Answer, Changes, Known, Parked, Wanted
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Decider:
     clock: float
     park_deadline: timedelta
     refusal: Callable[[str], str | None]
+    permissions: Permissions = field(default_factory=Permissions)
     result: Result = field(default_factory=Result)
 
     def run(self, items: Sequence[Item]) -> Result:
@@ -120,9 +122,17 @@ class Decider:
         if item.buried is not None:
             self._record_dead(item, *item.buried)
             return
-        if self._waits_behind_others(item):
+        waiting = self._waits_behind_others(item)
+        denied = self.permissions.refusal(item, self.loaded.view.instances, waiting=waiting)
+        if denied is not None:
+            self._answer(item, denied)
+        elif waiting:
             self._park(item, "waits behind other parked commands", blocking=True)
-            return
+        else:
+            self._decide(item)
+
+    def _decide(self, item: Item) -> None:
+        command = item.command
         if isinstance(command, NodePut) and command.hypervisor is not None:
             refusal = self.refusal(command.hypervisor)
             if refusal is not None:
@@ -238,7 +248,7 @@ class Decider:
             delivery.body,
             delivery.reply_to,
             delivery.correlation_id,
-            delivery.user_id,
+            "\n".join(senders_of(item)) or None,
             self._received_at(item),
             blocking,
             detail,

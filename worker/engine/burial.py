@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from worker.engine.intake import Item
+from worker.engine.permissions import SENDERS_HEADER, senders_line, senders_of
 from worker.engine.ports import BrokerUnavailable, DeadLetter
 from worker.telemetry.logs import get_logger
 
@@ -42,7 +43,13 @@ class Undertaker:
         """Bury a delivery that intake refused."""
         delivery = refused.delivery
         letter = DeadLetter(
-            delivery.body, refused.reason, refused.detail, refused.command, refused.node, refused.kind, delivery.headers
+            delivery.body,
+            refused.reason,
+            refused.detail,
+            refused.command,
+            refused.node,
+            refused.kind,
+            {**delivery.headers, SENDERS_HEADER: senders_line(delivery.user_id, delivery.headers)},
         )
         self._put(letter, refused)
 
@@ -53,7 +60,8 @@ class Undertaker:
         if source is None:
             _log.error("a command of the worker's own fails", kind=command.kind, node=command.node, detail=detail)
             return
-        headers = item.delivery.headers if item.delivery is not None else {}
+        headers = dict(item.delivery.headers) if item.delivery is not None else {}
+        headers[SENDERS_HEADER] = "\n".join(senders_of(item))
         letter = DeadLetter(source.body, reason, detail, command.id, command.node, command.kind, headers)
         self._put(letter, item)
 

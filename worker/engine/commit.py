@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
 from worker.engine.batch import Decider, Result, wanted
+from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerRaced, LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
@@ -55,6 +56,7 @@ class Committer:
     park_deadline: timedelta
     refusal: Callable[[str], str | None]
     hand_on: Callable[[Result], None]
+    permissions: Permissions = field(default_factory=Permissions)
     down: str | None = None
     _jitter: random.Random = field(default_factory=random.Random)
 
@@ -161,7 +163,7 @@ class Committer:
         began = loop.time()
         async with self.ledger.transaction() as transaction:
             loaded = await transaction.load(want)
-            decider = Decider(loaded, facts, began, self.park_deadline, self.refusal)
+            decider = Decider(loaded, facts, began, self.park_deadline, self.refusal, self.permissions)
             result = decider.run(items)
             changes = result.changes
             changes.published = published

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from worker.engine.burial import Undertaker
@@ -14,6 +14,7 @@ from worker.engine.intake import Refused, receive
 from worker.engine.leases import expire_leases
 from worker.engine.outbox import Outbox
 from worker.engine.parking import ParkingAttendant
+from worker.engine.permissions import Permissions
 from worker.engine.shards import Pool, keep_share
 from worker.telemetry.logs import get_logger
 
@@ -44,6 +45,7 @@ class Options:
     probe_most: float
     sweep_seconds: float
     shutdown_seconds: float
+    permissions: Permissions = field(default_factory=Permissions)
 
 
 class Intake:
@@ -110,6 +112,7 @@ class Engine:
                 options.park_deadline,
                 hypervisors.refusal,
                 self._hand_on,
+                options.permissions,
             )
             for _ in range(options.committers)
         ]

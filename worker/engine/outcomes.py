@@ -45,6 +45,8 @@ def render(loaded: Loaded, command: AnyCommand, decision: Decision | None, statu
             ]
         if decision.drift is not None:
             document["drift"] = decision.drift
+        if any(reason.code == "not_permitted" for reason in decision.reasons):
+            document["usage"] = {}
         document["reasons"] = [reason.model_dump(exclude_none=True) for reason in decision.reasons]
     return Rendered(command.kind, status, node, to_json(document).decode())
 
