@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from schemas import COMMAND_EXCHANGE, command_key, shard_of
-from tests.integration.cli_harness import INSTANCES, Shell, claim, put, shell, worker
+from tests.integration.cli_harness import INSTANCES, Shell, as_lines, claim, put, shell, worker
 from tests.servers import Database, Vhost
 
 pytestmark = pytest.mark.integration
@@ -91,8 +91,9 @@ async def test_an_id_that_stands_for_another_content_is_left(operator: Shell) ->
     command = stamped(claim("cn-1", INSTANCES[0]))
     await operator.send(command)
     other = {**command, "instance": INSTANCES[1]}
-    reused = await operator.send(other)
+    reused = await operator.run("send", "--wait", "--timeout", "5", text=as_lines([other]))
     assert (reused.status, reused.out) == (1, "")
+    assert f"{command['id']}: dead letter 1: id_reuse" in reused.err
     await letters(operator, 1)
     foretold = (await operator.run("dead", "replay", "--all", "--dry-run", "--json")).document
     assert [(one["reason"], one["verdict"]) for one in foretold] == [("id_reuse", "unfit")]

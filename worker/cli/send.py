@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
 
 import typer
 
@@ -127,8 +128,10 @@ class Sending:
         if lost.is_set():
             text = f"the broker went away before {len(awaited.open)} outcomes came: the database keeps them"
             raise CommandError(f"{text}, and sending the same ids again gives them again", UNREACHABLE)
-        for id_ in sorted(awaited.open)[:_NAMED]:
-            console.note(f"{id_}: no final outcome within {self._timeout:g} s")
+        missed = sorted(awaited.open)[:_NAMED]
+        dead = await _dead(missed)
+        for id_ in missed:
+            console.note(f"{id_}: {dead.get(id_) or f'no final outcome within {self._timeout:g} s'}")
 
     def _summary(self, awaited: Awaited) -> int:
         parts = [f"{self._tally.sent} sent", f"{self._tally.refused} refused here"]
@@ -163,6 +166,20 @@ async def stored_shards(pool: asyncpg.Pool) -> int:
     with suppress(asyncpg.UndefinedTableError):
         stored = await pool.fetchval(statement("show_shards"))
     return load_settings().shards if stored is None else stored
+
+
+async def _dead(ids: Sequence[str]) -> dict[str, str]:
+    """Which commands are in the dead letters, and why, as far as the database can be asked."""
+    import asyncpg
+
+    from worker.ledger.statements import statement
+    from worker.settings import SettingsError
+
+    with suppress(CommandError, SettingsError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        async with writing() as pool:
+            rows = await pool.fetch(statement("show_dead_commands"), [UUID(id_) for id_ in ids])
+        return {str(row["command"]): f"dead letter {row['letter']}: {row['reason']}: {row['detail']}" for row in rows}
+    return {}
 
 
 def _print_body(body: bytes) -> None:
