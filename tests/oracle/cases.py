@@ -10,21 +10,23 @@ PAGE_SIZES = (4, 64, 2048, 16384, 1048576)
 
 
 def case_of(seed: int, *, devices: bool) -> Json:
-    """One case. A third of the hosts are roomy, the others have about as much free as is asked."""
+    """One case. Some hosts are roomy, the others have about as much free as is asked."""
     rng = random.Random(seed)
-    roomy = rng.random() < (0.7 if devices else 0.35)
-    hosts = rng.choices([1, 2, 3, 4, 5, 6], [2, 5, 5, 4, 2, 1])[0]
+    roomy = rng.random() < (0.9 if devices else 0.35)
+    hosts = rng.choices([1, 2, 3, 4, 5, 6, 8], [4, 10, 10, 8, 4, 2, 1])[0]
     guests = min(rng.choices([1, 2, 3, 4], [4, 4, 2, 1])[0], hosts + (rng.random() < 0.05))
     legacy = rng.random() < 0.25
     sizes = sorted(rng.sample(PAGE_SIZES, rng.choice([0, 1, 2, 2, 3]))) if rng.random() < 0.8 else []
     unit = rng.choice([64, 256, 1000, 1024])
     cells = _cells(rng, hosts, sizes, unit, legacy=legacy, roomy=roomy)
-    flawed = rng.random() < 0.1
+    flawed = rng.random() < (0.03 if devices else 0.1)
     vcpus, memory_mib, topology = _guest(rng, guests, sizes, unit, flawed=flawed)
     found = _devices(rng, cells) if devices else []
     requests = _requests(rng, found) if devices else []
     if devices and rng.random() < 0.25:
         topology = {}
+    elif devices and rng.random() < 0.7:
+        topology.pop("networks", None)
     return {
         "seed": seed, "cells": cells, "legacy": legacy, "pack": rng.random() < 0.4,
         "ratios": [rng.choice(["1.0", "1.5", "4.0", "16.0"]), rng.choice(["1.0", "1.0", "1.5", "0.75"])],
@@ -36,6 +38,7 @@ def _cells(rng: random.Random, count: int, sizes: list[int], unit: int, *, legac
     threads = rng.choice([1, 2, 2, 2, 4, 8])
     numbers = sorted(rng.sample(range(count * 3), count)) if rng.random() < 0.2 else list(range(count))
     sockets = rng.choice([None, 1, 2])
+    shuffled = rng.random() < 0.2
     cells = []
     first = 0
     for position, number in enumerate(numbers):
@@ -43,6 +46,8 @@ def _cells(rng: random.Random, count: int, sizes: list[int], unit: int, *, legac
         cpus = list(range(first, first + cores * threads))
         first += cores * threads
         siblings = [set(cpus[core::cores]) for core in range(cores)]
+        if shuffled:
+            rng.shuffle(siblings)
         offline = {cpu for cpu in cpus if rng.random() < 0.05}
         online = [cpu for cpu in cpus if cpu not in offline]
         share = rng.choice([0, 0.3, 0.5] if roomy else [0, 0, 0.3, 0.5, 1])
@@ -56,7 +61,7 @@ def _cells(rng: random.Random, count: int, sizes: list[int], unit: int, *, legac
                 "socket": None if sockets is None else position // sockets,
                 "shared": shared,
                 "dedicated": dedicated,
-                "siblings": sorted(sorted(core - offline) for core in siblings if core - offline),
+                "siblings": [sorted(core - offline) for core in siblings if core - offline],
                 "pinned": [cpu for cpu in dedicated if rng.random() < taken],
                 "memory_mib": memory,
                 "used_memory_mib": rng.choice([0, 0, unit, memory // 2]),

@@ -5,6 +5,8 @@ test, without its cache, together with an exact device test. Where Nova's raw
 answer (its own device test) differs from that truth, the case counts under the
 defect that explains it:
 
+``cache``                 Nova remembers which cells fit by an id that its search
+                          changes, and so accepts and refuses wrongly; only told.
 ``devices in turn``       Nova serves requests one after the other and refuses if
                           an earlier one took what only a later one could use.
 ``counted before sorted`` Nova decides how near devices must be by counting
@@ -100,6 +102,8 @@ def defect(case: Json, nova: Json) -> str | None:
     """The known defect that makes Nova's raw answer differ from the truth."""
     if "pinned_twice" in nova:
         return "pinned twice"
+    if "cached" in nova and nova["cached"] != (nova["raw"] and [cell["cell"] for cell in nova["raw"]["cells"]]):
+        return "cache"
     if "error" in nova or structure(case, nova["fit"]) == structure(case, nova["raw"]):
         return "functions together" if nova.get("raw") and nova["raw"]["devices"] is None else None
     if nova["raw"] is not None and (nova["fit"] is None or nova["raw"]["devices"] is None):

@@ -193,7 +193,7 @@ class Search:
         if guest is None:
             return self.without_cells()
         if len(self.host.cells) < len(guest.cells):
-            return {"fit": None, "raw": None}
+            return {"fit": None, "raw": None, "cached": None}
         cells = order_of(self.host, guest, self.requests, self.stats, self.limits)
         isolated = guest.emulator_threads_isolated
         rows = [
@@ -201,7 +201,17 @@ class Search:
             for number, g in enumerate(guest.cells)
         ]
         truth, raw = self.first(guest, cells, rows)
-        return {"fit": truth and self.accepted(guest, truth), "raw": raw and self.accepted(guest, raw)}
+        return {
+            "fit": truth and self.accepted(guest, truth),
+            "raw": raw and self.accepted(guest, raw),
+            "cached": self.cached(),
+        }
+
+    def cached(self) -> list[int] | None:
+        """The host cells that Nova chooses when left to itself."""
+        guest = hardware.numa_get_constraints(flavor(self.case), objects.ImageMeta.from_dict({}))
+        fits = hardware.numa_fit_instance_to_host(self.host, guest, None, self.limits, self.requests, self.stats)
+        return fits and [cell.id for cell in fits.cells]
 
     def without_cells(self) -> Json:
         exact = exact_devices.possible(self.case["devices"], self.case["requests"], None, self.case["cells"])
