@@ -34,7 +34,7 @@ class Run:
     machine_cpu: float
     """How many processors were busy on average, with whatever they did."""
     commits: float
-    """Transactions committed in the database per command."""
+    """Transactions that wrote something, per command."""
     answer_bytes: int
     """Mean size of an answer."""
 

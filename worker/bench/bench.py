@@ -11,7 +11,8 @@ from uuid import uuid4
 from worker.bench.backlog import Run, carry_out, work_off
 from worker.bench.loads import Load, command
 from worker.bench.results import Comparison
-from worker.bench.sides import Loop, Workers
+from worker.bench.sides import Loop, Plain, Workers
+from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from worker.bench.database import Database
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Side")
 
-_WARM_UP: Final = 1000
+WARM_UP: Final = 1000
+"""Commands that a side works off before it is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +52,36 @@ class Bench:
         self.database = database
         self.options = options
         self.say = say
-        self._prefix = f"bench-{uuid4().hex[:8]}"
+        self.prefix = f"bench-{uuid4().hex[:8]}"
         self._nodes: list[str] = []
 
     async def compare(self, scenario: Scenario) -> Comparison:
-        """The bare loop and the worker by turns, each warmed up."""
+        """The bare loop, the worker and perhaps the plain worker by turns, each warmed up."""
         load = scenario.load
         async with AsyncExitStack() as stack:
             workers = await stack.enter_async_context(started(Workers(self.rig)))
             names = await self.nodes(load, workers)
-            warm = await self.run(workers, load, names, max(_WARM_UP, load.nodes))
-            loop = await stack.enter_async_context(started(Loop(self.rig, warm.answer_bytes)))
-            await self.run(loop, load, names, _WARM_UP)
-            runs: dict[str, list[Run]] = {loop.name: [], workers.name: []}
-            for turn in range(self.options.repeats):
-                for side in (loop, workers):
-                    self.say(f"{scenario.title}: {side.name}, {turn + 1} of {self.options.repeats}")
-                    if load.fresh and side.tells:
-                        names = await self.nodes(load, workers)
-                    run = await self.run(side, load, names, self.options.commands)
-                    runs[side.name].append(run)
+            warm = await self.run(workers, load, names, max(WARM_UP, load.nodes))
+            sides: list[Side] = [Loop(self.rig, warm.answer_bytes)]
+            if scenario.plain and load_settings().database_owner_url is not None:
+                sides.append(Plain(self.rig, warm.answer_bytes, names))
+            for side in sides:
+                await stack.enter_async_context(started(side))
+                await self.run(side, load, names, WARM_UP)
+            sides.insert(1, workers)
+            runs = await self._by_turns(scenario, sides, names)
         return Comparison(scenario.name, scenario.title, runs)
+
+    async def _by_turns(self, scenario: Scenario, sides: list[Side], names: list[str]) -> dict[str, list[Run]]:
+        """Every side's runs. Only the worker uses its nodes up: the others do no accounting."""
+        load = scenario.load
+        runs: dict[str, list[Run]] = {side.name: [] for side in sides}
+        for turn in range(self.options.repeats):
+            for side in sides:
+                self.say(f"{scenario.title}: {side.name}, {turn + 1} of {self.options.repeats}")
+                own = await self.nodes(load, side) if load.fresh and isinstance(side, Workers) else names
+                runs[side.name].append(await self.run(side, load, own, self.options.commands))
+        return runs
 
     async def run(self, side: Side, load: Load, names: list[str], count: int) -> Run:
         """One backlog of new commands."""
@@ -78,7 +89,7 @@ class Bench:
 
     async def nodes(self, load: Load, workers: Workers) -> list[str]:
         """Register the nodes of a load, and fill them."""
-        names = load.names(f"{self._prefix}-{len(self._nodes)}")
+        names = load.names(f"{self.prefix}-{len(self._nodes)}")
         self._nodes += names
         await carry_out(self.rig, workers, load.puts(names))
         await carry_out(self.rig, workers, load.filling(names))

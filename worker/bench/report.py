@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from worker.bench.criteria import Criterion, judge
-from worker.bench.figures import significant
+from worker.bench.figures import significant, spread
 
 if TYPE_CHECKING:
     from worker.bench.figures import Spread
@@ -50,8 +50,11 @@ def _tables(results: Results) -> Iterator[RenderableType]:
         yield _latencies(results)
     if results.statements:
         yield _statements(results)
-    for start in results.starts:
-        yield f"first outcome {start.seconds:.2f} s after the start, beside {start.allocations:,} allocations"
+    if results.starts:
+        seconds = _spread(spread([start.seconds for start in results.starts]), 2)
+        cpu = _spread(spread([start.cpu_seconds for start in results.starts]), 2)
+        beside = f"beside {results.starts[0].allocations:,} allocations"
+        yield f"first outcome {seconds} s after the start, {beside}, with {cpu} s of processor time"
     for memory in results.memory:
         yield f"{memory.resident_mib:.0f} MiB resident after work for {memory.nodes:,} nodes"
     yield _criteria(judge(results))

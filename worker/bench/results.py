@@ -85,6 +85,8 @@ class Start:
     allocations: int
     seconds: float
     """From starting the process to its first outcome."""
+    cpu_seconds: float
+    """Processor time of the process until then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS: Final = 15.0
 _FORGOTTEN_MILLISECONDS: Final = 3_600_000
-_QUIET_SECONDS: Final = 10.0
+_QUIET_SECONDS: Final = 60.0
 
 Route = Callable[["Command"], tuple[str, str]]
 """Where a command is published to: exchange and routing key."""

@@ -19,15 +19,15 @@ from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from worker.bench.database import Database
+    from worker.bench.parts import Part
     from worker.bench.rig import Rig
-    from worker.bench.scenarios import Scenario
 
 _QUIET: Final = (
     "this installation is in use ({}): stop its workers, or measure a scratch one, such as `deploy/stack up` makes"
 )
 
 
-async def measure(scenarios: Sequence[Scenario], options: Options, say: Callable[[str], None]) -> Results:
+async def measure(parts: Sequence[Part], options: Options, say: Callable[[str], None]) -> Results:
     """Measure, and leave nothing behind but the history of nodes that are gone.
 
     Raises:
@@ -37,18 +37,17 @@ async def measure(scenarios: Sequence[Scenario], options: Options, say: Callable
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(connected())
         name = f"nodeledger-bench-{uuid4().hex[:8]}"
-        options_ = broker_options(load_settings())
-        rig = await stack.enter_async_context(rigged(options_, name, await database.shards()))
+        rigging = rigged(broker_options(load_settings()), name, await database.shards())
+        rig = await stack.enter_async_context(rigging)
         await _idle(rig, database)
         results = Results(await _environment(rig, database, options))
         bench = Bench(rig, database, options, say)
         try:
-            for scenario in scenarios:
-                results.comparisons[scenario.name] = await bench.compare(scenario)
+            for part in parts:
+                await part.measure(bench, results)
             results.differences = await database.differences()
         finally:
-            say("cleaning up")
-            await bench.clean_up()
+            await _clean_up(bench, say)
     return results
 
 
@@ -56,6 +55,15 @@ async def _idle(rig: Rig, database: Database) -> None:
     busy = [f"the worker {name} is alive" for name in await database.alive()] + await rig.others()
     if busy:
         raise CommandError(_QUIET.format("; ".join(busy[:3])))
+
+
+async def _clean_up(bench: Bench, say: Callable[[str], None]) -> None:
+    """Remove the nodes; what was measured is worth keeping even where that fails."""
+    say("cleaning up")
+    try:
+        await bench.clean_up()
+    except CommandError as error:
+        say(f"nodes whose names begin with {bench.prefix} are left: {error}")
 
 
 async def _environment(rig: Rig, database: Database, options: Options) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
-from worker.bench import loop
+from worker.bench import loop, plain
 from worker.bench.subjects import Subject
+from worker.cli.connect import owning
 
 if TYPE_CHECKING:
     from worker.bench.rig import Rig, Route
@@ -109,3 +111,43 @@ class Loop(Side):
     def route(self) -> Route:
         """To its queue."""
         return self.rig.to_queue(self.name)
+
+
+class Plain(Side):
+    """The plain worker, on a queue and in a schema of its own; needs the address of the schemas' owner."""
+
+    name = "plain worker"
+
+    def __init__(self, rig: Rig, answer_bytes: int, nodes: Sequence[str]) -> None:
+        super().__init__(rig)
+        self._answer_bytes = answer_bytes
+        self._nodes = nodes
+        self._schema = f"nodeledger_bench_{uuid4().hex[:8]}"
+
+    async def start(self) -> None:
+        """Make its tables and its queue, and start it."""
+        queue = await self.rig.queue("plain")
+        async with owning() as connection:
+            await connection.execute(plain.TABLES.format(schema=self._schema))
+            await connection.execute(
+                f"INSERT INTO {self._schema}.node SELECT unnest($1::text[]), 0, 0",
+                self._nodes,
+            )
+        settings = {
+            loop.QUEUE: queue.name,
+            loop.EXCHANGE: self.rig.exchange,
+            loop.ANSWER_BYTES: str(self._answer_bytes),
+            plain.SCHEMA: self._schema,
+        }
+        self.subjects.append(await Subject.start(("-m", "worker.bench.plain"), settings))
+        await self.subjects[0].ready()
+
+    async def stop(self) -> None:
+        """End it, and drop its tables."""
+        await super().stop()
+        async with owning() as connection:
+            await connection.execute(f"DROP SCHEMA IF EXISTS {self._schema} CASCADE")
+
+    def route(self) -> Route:
+        """To its queue."""
+        return self.rig.to_queue("plain")

@@ -12,8 +12,8 @@ from worker.cli.connect import run
 from worker.cli.faults import FINDING, OK, USAGE, CommandError
 
 if TYPE_CHECKING:
+    from worker.bench.parts import Part
     from worker.bench.results import Results
-    from worker.bench.scenarios import Scenario
 
 ScenarioOption = Annotated[
     list[str] | None, typer.Option("--scenario", metavar="NAME", help="Only this one; may be repeated. See --list.")
@@ -50,13 +50,13 @@ def bench(
     raise typer.Exit(_print(results, as_json=not sys.stdout.isatty() if as_json is None else as_json))
 
 
-def _chosen(names: list[str] | None) -> list[Scenario]:
-    from worker.bench.scenarios import SCENARIOS
+def _chosen(names: list[str] | None) -> list[Part]:
+    from worker.bench.parts import PARTS
 
-    known = {scenario.name: scenario for scenario in SCENARIOS}
+    known = {part.name: part for part in PARTS}
     if unknown := [name for name in names or () if name not in known]:
         raise CommandError(f"there is no scenario {unknown[0]}: choose from {', '.join(known)}", USAGE)
-    return [known[name] for name in names] if names else list(SCENARIOS)
+    return [known[name] for name in names] if names else list(PARTS)
 
 
 def _print(results: Results, *, as_json: bool) -> int:

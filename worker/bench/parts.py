@@ -1,0 +1,159 @@
+"""The parts of a run beside the comparisons: more workers, latency, statements, start and memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from worker.bench.backlog import Run, carry_out
+from worker.bench.bench import WARM_UP, Bench, started
+from worker.bench.loads import Load, claims
+from worker.bench.pace import paced
+from worker.bench.results import Comparison, Memory, Results, Start, Statements
+from worker.bench.scenarios import SCENARIOS, Scenario
+from worker.bench.sides import Workers
+from worker.bench.wiretap import tapped
+from worker.cli.faults import CommandError
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from worker.bench.sides import Side
+
+_SPREAD: Final = Load(100, claims)
+_PACED_SECONDS: Final = 10.0
+_SHARING_SECONDS: Final = 30.0
+_FAIR: Final = 0.6
+_TRICKLE: Final = 200.0
+_CHUNK: Final = 10_000
+_POLL_SECONDS: Final = 0.005
+_START_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a run, by its name; ``measure`` adds what it finds to the results."""
+
+    name: str
+    title: str
+    measure: Callable[[Bench, Results], Awaitable[None]]
+
+
+def _comparing(scenario: Scenario) -> Part:
+    async def measure(bench: Bench, results: Results) -> None:
+        results.comparisons[scenario.name] = await bench.compare(scenario)
+
+    return Part(scenario.name, scenario.title, measure)
+
+
+async def two_workers(bench: Bench, results: Results) -> None:
+    """One worker and two by turns, on all shards."""
+    runs: dict[str, list[Run]] = {}
+    for turn in range(bench.options.repeats):
+        for count in (1, 2):
+            bench.say(f"{count} of 2 workers, {turn + 1} of {bench.options.repeats}")
+            side = Workers(bench.rig, count)
+            async with started(side):
+                names = await bench.nodes(_SPREAD, side)
+                await share_out(bench, side, names)
+                run = await bench.run(side, _SPREAD, names, bench.options.commands)
+                runs.setdefault(side.name, []).append(run)
+    results.comparisons["two-workers"] = Comparison("two-workers", "claims over 100 nodes", runs)
+
+
+async def share_out(bench: Bench, side: Side, names: list[str]) -> None:
+    """Keep the workers at it until each does about its share.
+
+    Raises:
+        CommandError: they do not come to share the work.
+    """
+    deadline = asyncio.get_running_loop().time() + _SHARING_SECONDS
+    while asyncio.get_running_loop().time() < deadline:
+        before = [subject.cpu_seconds() for subject in side.subjects]
+        await bench.run(side, _SPREAD, names, WARM_UP)
+        used = [subject.cpu_seconds() - cpu for subject, cpu in zip(side.subjects, before, strict=True)]
+        if min(used) >= _FAIR * sum(used) / len(used):
+            return
+    raise CommandError(f"{len(side.subjects)} workers do not share the work")
+
+
+async def half_load(bench: Bench, results: Results) -> None:
+    """Latency at half the rate of the full load, over few nodes and over many."""
+    for scenario in SCENARIOS[:2]:
+        async with started(Workers(bench.rig)) as side:
+            names = await bench.nodes(scenario.load, side)
+            warm = await bench.run(side, scenario.load, names, max(WARM_UP, scenario.load.nodes))
+            full = results.comparisons.get(scenario.name)
+            rate = (full.rate(side.name).median if full else warm.rate) / 2
+            bench.say(f"{scenario.title}: latency at {rate:.0f} a second")
+            commands = scenario.load.commands(names, min(bench.options.commands, int(rate * _PACED_SECONDS)))
+            results.latencies.append(await paced(bench.rig, side, commands, rate, scenario.title))
+
+
+async def statements(bench: Bench, results: Results) -> None:
+    """What a small and a large batch ask of the database; not timed, for somebody listens in."""
+    async with tapped(load_settings().required("database_url")) as tap:
+        side = Workers(bench.rig, settings={"NODELEDGER_DATABASE_URL": tap.url})
+        async with started(side):
+            names = await bench.nodes(_SPREAD, side)
+            await carry_out(bench.rig, side, _SPREAD.commands(names, WARM_UP))
+            for rate in (_TRICKLE, None):
+                bench.say("statements of " + ("small batches" if rate else "large batches"))
+                tap.counts.clear()
+                commands = _SPREAD.commands(names, WARM_UP)
+                if rate:
+                    await paced(bench.rig, side, commands, rate, "statements")
+                else:
+                    await bench.run(side, _SPREAD, names, WARM_UP)
+                batches = len(tap.counts)
+                each = median(tap.counts)
+                results.statements.append(
+                    Statements(len(commands) / batches, batches, each, sum(tap.counts) / len(commands))
+                )
+
+
+async def start(bench: Bench, results: Results) -> None:
+    """Memory after work for a thousand nodes, and the first outcome of workers that start beside what they left."""
+    load = Load(1000 if bench.options.commands >= WARM_UP else 100, claims)
+    total = 100_000 if bench.options.commands > _CHUNK else bench.options.commands
+    async with started(Workers(bench.rig)) as side:
+        names = await bench.nodes(load, side)
+        for at in range(0, total, _CHUNK):
+            bench.say(f"filling the database: {at:,} of {total:,} allocations")
+            await carry_out(bench.rig, side, load.commands(names, min(_CHUNK, total - at)))
+        results.memory.append(Memory(load.nodes, side.resident_mib()))
+    for turn in range(bench.options.repeats):
+        bench.say(f"start beside {total:,} allocations, {turn + 1} of {bench.options.repeats}")
+        results.starts.append(Start(total, *await _first_outcome(bench, load, names)))
+
+
+async def _first_outcome(bench: Bench, load: Load, names: list[str]) -> tuple[float, float]:
+    """Seconds from starting a worker until the command that waited for it is answered, and its processor time."""
+    clock = asyncio.get_running_loop().time
+    await bench.rig.purge()
+    side = Workers(bench.rig)
+    await bench.rig.send(load.commands(names, 1), side.route())
+    began = clock()
+    try:
+        starting = asyncio.create_task(side.start())
+        while not await bench.rig.depth():
+            if clock() - began > _START_SECONDS:
+                raise CommandError(f"no outcome within {_START_SECONDS:.0f} s of a worker's start")
+            await asyncio.sleep(_POLL_SECONDS)
+        took = clock() - began
+        await starting
+        cpu = side.cpu_seconds()
+    finally:
+        await side.stop()
+    return took, cpu
+
+
+PARTS: Final = (
+    *map(_comparing, SCENARIOS),
+    Part("two-workers", "two workers beside one", two_workers),
+    Part("half-load", "latency at half load", half_load),
+    Part("statements", "statements of small and large batches", statements),
+    Part("start", "memory with 1,000 nodes, and start beside 100,000 allocations", start),
+)
