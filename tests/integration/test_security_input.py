@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,11 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 import aio_pika
-import asyncpg
 import pytest
 
 from schemas import COMMAND_EXCHANGE, command_key, shard_of
-from tests.integration.cli_harness import DEADLINE_SECONDS, INSTANCES, Shell, claim, put, shell, worker
+from tests.integration.cli_harness import INSTANCES, Shell, claim, put, shell, worker
+from tests.integration.security_harness import read_until
 from tests.servers import Database, Vhost
 
 pytestmark = pytest.mark.integration
@@ -48,18 +47,6 @@ def full(command: dict[str, Any]) -> tuple[str, bytes]:
     id_ = str(uuid4())
     document = {"version": 1, "id": id_, "issued_at": "2026-11-22T07:00:00Z", **command}
     return id_, json.dumps(document).encode()
-
-
-async def read_until(database: Database, query: str, *arguments: object) -> object:
-    """What a query gives as soon as it gives something."""
-    connection = await asyncpg.connect(database.reader_url)
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while not (found := await connection.fetchval(query, *arguments)):
-                await asyncio.sleep(0.05)
-    finally:
-        await connection.close()
-    return found
 
 
 async def test_names_from_an_inventory_cannot_break_a_statement(operator: Shell, tmp_path: Path) -> None:

@@ -19,12 +19,16 @@ class RefusedLineError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Sendable:
-    """A message body and what its envelope needs. ``id`` is ``None`` only for a raw line without a readable one."""
+    """A message body and what its envelope needs. ``id`` is ``None`` only for a raw line without a readable one.
+
+    ``senders`` are those through whose hands a replayed message went before.
+    """
 
     body: bytes
     node: str
     kind: str
     id: UUID | None
+    senders: str | None = None
 
 
 def complete(line: bytes) -> Sendable:

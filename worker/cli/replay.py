@@ -17,6 +17,7 @@ from uuid import UUID
 from schemas import Command, MalformedCommandError, parse_command
 from worker.cli.producing import Sendable
 from worker.engine.intake import fingerprint
+from worker.engine.permissions import NOBODY, SENDERS_HEADER
 from worker.ledger import dead_letters
 from worker.ledger.dead_letters import Letter, LetterFilter
 from worker.ledger.statements import statement
@@ -91,7 +92,9 @@ async def _forecast(
 ) -> Forecast:
     if isinstance(command, str):
         return Forecast(letter, "unfit", f"would be dead-lettered again: {command}", None)
-    sendable = Sendable(letter.body or b"", command.node, command.kind, command.id)
+    senders = (letter.headers or {}).get(SENDERS_HEADER)
+    senders = senders if isinstance(senders, str) else NOBODY
+    sendable = Sendable(letter.body or b"", command.node, command.kind, command.id, senders)
     own = fingerprint(command)
     content, status = known.get(command.id, (own, None))
     if content != own:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from aio_pika import DeliveryMode, Message
+from aio_pika import Connection, DeliveryMode, Message
 from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pydantic import ValidationError
 
 from schemas import COMMAND_EXCHANGE, Outcome, command_key, shard_of
 from worker.cli.faults import UNREACHABLE, CommandError
+from worker.engine.permissions import SENDERS_HEADER
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
@@ -29,16 +30,19 @@ _CONFIRM_SECONDS: Final = 30.0
 class Sender:
     """Publishes commands to their nodes' shards: persistent, mandatory, confirmed, in order."""
 
-    def __init__(self, exchange: AbstractExchange, shards: int, reply_to: str | None = None) -> None:
+    def __init__(
+        self, exchange: AbstractExchange, shards: int, reply_to: str | None = None, user: str | None = None
+    ) -> None:
         self._exchange = exchange
+        self._user = user
         self._shards = shards
         self._reply_to = reply_to
 
     @classmethod
     async def open(cls, connection: AbstractConnection, shards: int, reply_to: str | None = None) -> Sender:
-        """Open a channel of its own on the connection."""
+        """Open a channel of its own on the connection; the user of its address vouches for every command."""
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        return cls(await channel.get_exchange(COMMAND_EXCHANGE, ensure=False), shards, reply_to)
+        return cls(await channel.get_exchange(COMMAND_EXCHANGE, ensure=False), shards, reply_to, _user_of(connection))
 
     async def send(self, commands: Sequence[Sendable]) -> None:
         """Publish commands and wait until the broker has them safely.
@@ -62,6 +66,8 @@ class Sender:
             message_id=id_,
             correlation_id=id_ if self._reply_to else None,
             reply_to=self._reply_to,
+            user_id=self._user,
+            headers=None if command.senders is None else {SENDERS_HEADER: command.senders},
         )
         key = command_key(shard_of(command.node, self._shards))
         await self._exchange.publish(message, key, mandatory=True, timeout=_CONFIRM_SECONDS)
@@ -120,6 +126,10 @@ class Answers:
             self._show(body)
         if not self._awaited.open:
             self._awaited.done.set()
+
+
+def _user_of(connection: AbstractConnection) -> str | None:
+    return connection.url.user if isinstance(connection, Connection) else None
 
 
 def _cause(error: BaseException) -> BaseException:
