@@ -14,6 +14,9 @@ import pytest
 from schemas import COMMAND_EXCHANGE, command_key, shard_of
 from tests.integration.cli_harness import INSTANCES, Shell, as_lines, claim, put, shell, worker
 from tests.servers import Database, Vhost
+from worker.engine.ports import DeadLetter
+from worker.ledger.dead_letters import LetterFilter, actions, select, store
+from worker.ledger.statements import statement
 
 pytestmark = pytest.mark.integration
 
@@ -114,6 +117,19 @@ async def test_what_would_only_come_back_is_left_and_can_be_discarded(operator: 
     assert (await operator.run("dead", "discard", "--group", one, "--json")).document == {"discarded": 1}
     assert [letter["id"] for letter in await letters(operator, 1)] == [found[1]["id"]]
     assert len(await letters(operator, 2, "--settled")) == 2
+
+
+async def test_a_letter_that_came_back_before_its_replay_was_written_down_stays_open(database: Database) -> None:
+    connection = await asyncpg.connect(database.worker_url)
+    for _ in range(2):
+        await store(connection, [DeadLetter(b"{}", "poison", "it burst")])
+    known = (await select(connection, LetterFilter()))[0]
+    assert known.attempts == 2
+    for attempts, state in ((1, "open"), (2, "replayed")):
+        await connection.execute(statement("dead_letter_replayed"), [known.id], [attempts], "ann")
+        assert (await select(connection, LetterFilter()))[0].state == state
+    assert len(await actions(connection, known.id)) == 2, "both were sent, and that is on record"
+    await connection.close()
 
 
 async def test_a_command_line_that_names_no_letter_is_refused(database: Database) -> None:

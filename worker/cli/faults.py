@@ -58,6 +58,8 @@ def _database(error: Exception) -> CommandError | None:
         return CommandError(f"the database role may not do this ({_line(error)}): run `nodeledger db check`")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
         return CommandError(f"the database refuses us ({_line(error)}): mend the database address", UNREACHABLE)
+    if isinstance(error, asyncpg.TransactionRollbackError | asyncpg.QueryCanceledError):
+        return CommandError(f"the database was too busy ({_line(error)}): run it again", UNREACHABLE)
     gone = (
         asyncpg.PostgresConnectionError,
         asyncpg.OperatorInterventionError,

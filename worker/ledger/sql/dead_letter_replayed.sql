@@ -1,5 +1,6 @@
 -- Writes down that letters were sent again, and by whom. One that came back
--- meanwhile has been seen once more than its sender knew, and stays open.
+-- meanwhile has been seen once more than its sender knew, and stays open. One
+-- that a worker is just about to resolve or to open again is left to it.
 WITH sent AS (
     SELECT s.id, s.attempts FROM unnest($1::bigint[], $2::bigint[]) AS s (id, attempts)
 ),
@@ -11,7 +12,7 @@ marked AS (
         JOIN sent AS s ON s.id = k.id AND s.attempts = k.attempts
         WHERE k.state IN ('open', 'replayed')
         ORDER BY k.id
-        FOR UPDATE OF k
+        FOR NO KEY UPDATE OF k SKIP LOCKED
     ) AS o
     WHERE d.id = o.id
 )
