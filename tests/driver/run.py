@@ -1,0 +1,166 @@
+"""One run: a workload through a real pool while things break, and the judgement at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import asyncpg
+from yarl import URL
+
+from deploy.lib.stack import Stack
+from tests.driver.faults import Faults, Plan
+from tests.driver.judge import left_over, outcome_faults, state_faults, unacknowledged
+from tests.driver.model import Answer
+from tests.driver.pool import Worker
+from tests.driver.proxy import Proxy
+from tests.driver.traffic import Listener, body_of, publish
+from tests.driver.workload import Phase, Shape, Workload
+from tests.integration.cli_harness import Shell, shell
+from tests.servers import Database, Vhost
+
+HEARTBEAT_SECONDS: Final = 2
+PAUSE_SECONDS: Final = 7.0
+"""Longer than the broker takes to miss a worker that is silent."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run came to; without ``faults`` it went well."""
+
+    faults: list[str] = field(default_factory=list)
+    figures: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Run:
+    """A pool on given servers, and what it has been sent so far."""
+
+    stack: Stack
+    vhost: Vhost
+    database: Database
+    operator: Shell
+    workers: list[Worker]
+    proxies: list[Proxy]
+    listener: Listener
+    expected: dict[str, Answer] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+
+    async def send(self, phase: Phase, per_second: float, seconds: float) -> list[str]:
+        """Send a phase and wait for its outcomes; says which never came."""
+        self.expected.update(phase.expected)
+        self.order += phase.expected
+        await publish(self.vhost.url, [body_of(message) for message in phase.messages], per_second)
+        missing = set(phase.expected)
+
+        def all_heard() -> bool:
+            missing.difference_update([name for name in missing if name in self.listener.finals])
+            return not missing
+
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not await self.listener.until(all_heard, 1):
+            if all(worker.ended for worker in self.workers):
+                break
+        return sorted(missing)
+
+
+@asynccontextmanager
+async def pool(
+    stack: Stack, vhost: Vhost, database: Database, folder: Path, workers: int, **settings: str
+) -> AsyncIterator[Run]:
+    """Topology, workers behind proxies, and a listener; all gone at the end."""
+    operator = shell(database, vhost)
+    applied = await operator.run("topology", "apply")
+    assert applied.status == 0, applied.err
+    stack.rabbitmq.save_queues()
+    async with AsyncExitStack() as parts:
+        amqp = await parts.enter_async_context(Proxy(stack.rabbitmq.port))
+        postgres = await parts.enter_async_context(Proxy(stack.postgres.port))
+        own = operator.having(
+            amqp_url=str(URL(vhost.url).with_port(amqp.port)),
+            database_url=str(URL(database.worker_url).with_port(postgres.port)),
+            heartbeat_seconds=str(HEARTBEAT_SECONDS),
+            **settings,
+        )
+        listener = await parts.enter_async_context(Listener(vhost.url))
+        crew = [Worker(f"worker-{number}", folder, own.environment) for number in range(workers)]
+        for worker in crew:
+            parts.push_async_callback(_end, worker)
+            await worker.start()
+        yield Run(stack, vhost, database, operator, crew, [amqp, postgres], listener)
+
+
+async def _end(worker: Worker) -> None:
+    if worker.process is not None:
+        await worker.kill()
+
+
+async def fault_run(
+    stack: Stack, vhost: Vhost, database: Database, folder: Path, *, shape: Shape, plan: Plan, workers: int
+) -> Report:
+    """Send a whole workload while a plan of faults is carried out, then let the pool finish, and judge."""
+    work = Workload(shape)
+    report = Report()
+    async with pool(stack, vhost, database, folder, workers) as run:
+        phases = work.phases()
+        await run.send(next(phases), 0, 60)
+        rate = shape.commands * (1 + shape.duplicates) / plan.seconds if plan.seconds else 0
+        faults = Faults(plan, Random(shape.seed), stack, run.workers, run.proxies, PAUSE_SECONDS)
+        breaking = asyncio.create_task(faults.run())
+        began = time.monotonic()
+        try:
+            for phase in phases:
+                missing = await run.send(phase, rate, 300)
+                if missing:
+                    report.faults.append(f"{len(missing)} commands were not answered, such as {missing[:3]}")
+                    break
+            report.figures["seconds"] = round(time.monotonic() - began, 1)
+            await breaking
+        finally:
+            breaking.cancel()
+        report.figures["happened"] = dict(faults.done)
+        await _finish(run, work, report)
+    return report
+
+
+async def _finish(run: Run, work: Workload, report: Report) -> None:
+    """Wait until nothing is under way any more, and hold everything against the model."""
+    connection = await asyncpg.connect(run.database.superuser_url)
+    try:
+        left = await _settled(run, connection)
+        report.faults += [f"left over: {name} {count}" for name, count in left.items() if count and name != "attempts"]
+        report.faults += await outcome_faults(connection, run.expected, run.order, run.listener)
+        report.faults += await state_faults(connection, work.model)
+        verified = await run.operator.run("verify")
+        if verified.status != 0:
+            report.faults.append(f"verify: {verified.out}{verified.err}")
+    finally:
+        await connection.close()
+    outcomes = len(run.listener.heard)
+    report.figures |= {
+        "ids": len(run.expected),
+        "outcomes heard": outcomes,
+        "workers started": sum(worker.starts for worker in run.workers),
+        "ended by themselves": [status for worker in run.workers for status in worker.ends],
+        "attempts left": left["attempts"],
+    }
+    if any(status for worker in run.workers for status in worker.ends):
+        report.faults.append("a worker ended by itself")
+
+
+async def _settled(run: Run, connection: asyncpg.Connection, seconds: float = 60) -> Mapping[str, int]:
+    """What is left once nothing is, or when time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = await left_over(connection)
+        left["unacknowledged"] = await asyncio.to_thread(unacknowledged, run.stack, run.vhost.name)
+        busy = {name: count for name, count in left.items() if name not in {"attempts", "dead"}}
+        if not any(busy.values()) or time.monotonic() > deadline:
+            return left
+        await asyncio.sleep(0.2)
