@@ -172,7 +172,8 @@ def _migrate(ref: Reference, command: Json, now: datetime) -> Ruling:
     shape = active.shape if active is not None else guest.stranded
     if guest.role("move_destination") is None and shape is None:
         return _no("instance_unknown")
-    return _prepare(ref, command, shape or {}, command["destination"], now)
+    changed: Json = {name: command[name] for name in ("topology", "devices") if name in command}
+    return _prepare(ref, command, {**(shape or {}), **changed}, command["destination"], now)
 
 
 def _prepare(ref: Reference, command: Json, shape: Json, destination: str, now: datetime) -> Ruling:

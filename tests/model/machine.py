@@ -278,5 +278,5 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_state_is_as_the_model_says(self) -> None:
-        LedgerMachine.steps += 1
+        type(self).steps += 1
         self.road.bench.inspect(self.road.ledger.snapshot())

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import os
-
-from hypothesis import HealthCheck, settings
+import pytest
 
 from tests.model.core import CoreLedger
 from tests.model.machine import PARK_DEADLINE, LedgerMachine
-
-LONG = os.environ.get("NODELEDGER_MODEL") == "long"
+from tests.model.profiles import TIMEOUT_SECONDS, play
 
 
 class CoreMachine(LedgerMachine):
@@ -15,11 +12,6 @@ class CoreMachine(LedgerMachine):
         return CoreLedger(PARK_DEADLINE)
 
 
-TestTheCore = CoreMachine.TestCase
-TestTheCore.settings = settings(
-    max_examples=1000 if LONG else 40,
-    stateful_step_count=100 if LONG else 50,
-    deadline=None,
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
+@pytest.mark.timeout(TIMEOUT_SECONDS)
+def test_every_decision_is_what_the_model_says_and_nothing_leaks() -> None:
+    play(CoreMachine, runs=80, steps=60, long_runs=1010)

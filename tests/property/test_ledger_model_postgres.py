@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from deploy.lib.stack import Stack
 from tests.model.machine import PARK_DEADLINE, LedgerMachine
 from tests.model.postgres import PostgresModelLedger, Server
+from tests.model.profiles import TIMEOUT_SECONDS, play
 
 pytestmark = pytest.mark.integration
-
-LONG = os.environ.get("NODELEDGER_MODEL") == "long"
 
 
 class PostgresMachine(LedgerMachine):
@@ -59,16 +55,7 @@ def server(stack: Stack) -> Iterator[Server]:
     made.close()
 
 
-@pytest.mark.timeout(36_000 if LONG else 300)
+@pytest.mark.timeout(TIMEOUT_SECONDS)
 def test_the_ledger_in_postgres_does_what_the_model_says(server: Server) -> None:
     PostgresMachine.server = server
-    run_state_machine_as_test(
-        PostgresMachine,
-        settings=settings(
-            max_examples=250 if LONG else 25,
-            stateful_step_count=100 if LONG else 40,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    play(PostgresMachine, runs=25, steps=40, long_runs=250)

@@ -1,0 +1,37 @@
+"""How long the model is played.
+
+``NODELEDGER_MODEL=long nice pytest -s tests/property/test_ledger_model.py``
+plays 100,000 steps on the pure core and says how long it took; the same with
+the other two files plays on Postgres and on a whole worker.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Final
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.machine import LedgerMachine
+
+LONG: Final = os.environ.get("NODELEDGER_MODEL") == "long"
+TIMEOUT_SECONDS: Final = 36_000 if LONG else 300
+
+
+def play(machine: type[LedgerMachine], *, runs: int, steps: int, long_runs: int) -> None:
+    """Play a number of runs of so many steps each; 100 steps each in the long profile."""
+    machine.steps = 0
+    began = time.monotonic()
+    profile = settings(
+        max_examples=long_runs if LONG else runs,
+        stateful_step_count=100 if LONG else steps,
+        deadline=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(machine, settings=profile)
+    seconds = time.monotonic() - began
+    sys.stderr.write(f"{machine.__name__}: {machine.steps} steps in {seconds:.1f} s, {machine.steps / seconds:.0f}/s\n")
