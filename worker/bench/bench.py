@@ -89,7 +89,7 @@ class Bench:
 
     async def nodes(self, load: Load, workers: Workers) -> list[str]:
         """Register the nodes of a load, and fill them."""
-        names = load.names(f"{self.prefix}-{len(self._nodes)}")
+        names = load.names(f"{self.prefix}-{len(self._nodes)}", self.rig.shards)
         self._nodes += names
         await carry_out(self.rig, workers, load.puts(names))
         await carry_out(self.rig, workers, load.filling(names))

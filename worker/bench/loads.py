@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Final
 from uuid import uuid4
+
+from schemas import shard_of
 
 VENDOR: Final = "8086"
 PRODUCT: Final = "154c"
@@ -46,10 +48,14 @@ class Load:
     fresh: bool = False
     per_node: int | None = None
     """The most commands a node has room for; ``None``: more than anybody sends."""
+    shards: int | None = None
+    """How many of the shards the nodes are on; ``None``: all."""
 
-    def names(self, prefix: str) -> list[str]:
-        """The names of the nodes."""
-        return [f"{prefix}-{number:06d}" for number in range(self.nodes)]
+    def names(self, prefix: str, shards: int) -> list[str]:
+        """The names of the nodes, in an installation with so many shards."""
+        used = min(self.shards or shards, shards)
+        named = (f"{prefix}-{number:06d}" for number in count())
+        return list(islice((name for name in named if shard_of(name, shards) < used), self.nodes))
 
     def puts(self, names: list[str]) -> list[Command]:
         """What registers the nodes."""
@@ -59,9 +65,9 @@ class Load:
         """What the nodes hold before the run."""
         return [command(**fields) for fields in islice(claims(names), self.filled * len(names))]
 
-    def commands(self, names: list[str], count: int) -> list[Command]:
-        """The commands of one run; fewer than ``count`` where the nodes have no room for more."""
-        room = count if self.per_node is None else min(count, self.per_node * len(names))
+    def commands(self, names: list[str], number: int) -> list[Command]:
+        """The commands of one run; fewer than ``number`` where the nodes have no room for more."""
+        room = number if self.per_node is None else min(number, self.per_node * len(names))
         return [command(**fields) for fields in islice(self.stream(names), room)]
 
 

@@ -1,31 +1,29 @@
-"""The parts of a run beside the comparisons: more workers, latency, statements, start and memory."""
+"""The parts of a run: the comparisons, and beside them latency, statements, start, memory and growth."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from worker.bench.backlog import Run, carry_out
+from worker.bench.backlog import carry_out
 from worker.bench.bench import WARM_UP, Bench, started
+from worker.bench.growth import AXES, grow
 from worker.bench.loads import Load, claims
 from worker.bench.pace import paced
-from worker.bench.results import Comparison, Memory, Results, Start, Statements
+from worker.bench.results import Memory, Results, Start, Statements
 from worker.bench.scenarios import SCENARIOS, Scenario
+from worker.bench.sharing import two_workers
 from worker.bench.sides import Workers
 from worker.bench.wiretap import tapped
 from worker.cli.faults import CommandError
 from worker.settings import load_settings
 
-if TYPE_CHECKING:
-    from worker.bench.sides import Side
-
 _SPREAD: Final = Load(100, claims)
 _PACED_SECONDS: Final = 10.0
-_SHARING_SECONDS: Final = 30.0
-_FAIR: Final = 0.6
 _TRICKLE: Final = 200.0
 _CHUNK: Final = 10_000
 _POLL_SECONDS: Final = 0.005
@@ -39,6 +37,8 @@ class Part:
     name: str
     title: str
     measure: Callable[[Bench, Results], Awaitable[None]]
+    usual: bool = True
+    """Whether it is measured unless others are asked for."""
 
 
 def _comparing(scenario: Scenario) -> Part:
@@ -46,37 +46,6 @@ def _comparing(scenario: Scenario) -> Part:
         results.comparisons[scenario.name] = await bench.compare(scenario)
 
     return Part(scenario.name, scenario.title, measure)
-
-
-async def two_workers(bench: Bench, results: Results) -> None:
-    """One worker and two by turns, on all shards."""
-    runs: dict[str, list[Run]] = {}
-    for turn in range(bench.options.repeats):
-        for count in (1, 2):
-            bench.say(f"{count} of 2 workers, {turn + 1} of {bench.options.repeats}")
-            side = Workers(bench.rig, count)
-            async with started(side):
-                names = await bench.nodes(_SPREAD, side)
-                await share_out(bench, side, names)
-                run = await bench.run(side, _SPREAD, names, bench.options.commands)
-                runs.setdefault(side.name, []).append(run)
-    results.comparisons["two-workers"] = Comparison("two-workers", "claims over 100 nodes", runs)
-
-
-async def share_out(bench: Bench, side: Side, names: list[str]) -> None:
-    """Keep the workers at it until each does about its share.
-
-    Raises:
-        CommandError: they do not come to share the work.
-    """
-    deadline = asyncio.get_running_loop().time() + _SHARING_SECONDS
-    while asyncio.get_running_loop().time() < deadline:
-        before = [subject.cpu_seconds() for subject in side.subjects]
-        await bench.run(side, _SPREAD, names, WARM_UP)
-        used = [subject.cpu_seconds() - cpu for subject, cpu in zip(side.subjects, before, strict=True)]
-        if min(used) >= _FAIR * sum(used) / len(used):
-            return
-    raise CommandError(f"{len(side.subjects)} workers do not share the work")
 
 
 async def half_load(bench: Bench, results: Results) -> None:
@@ -156,4 +125,8 @@ PARTS: Final = (
     Part("half-load", "latency at half load", half_load),
     Part("statements", "statements of small and large batches", statements),
     Part("start", "memory with 1,000 nodes, and start beside 100,000 allocations", start),
+    *(
+        Part(f"growth-{axis.split()[0]}", f"rate and latency against {axis}", partial(grow, axis=axis), usual=False)
+        for axis in AXES
+    ),
 )

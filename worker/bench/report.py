@@ -27,6 +27,7 @@ def document(results: Results) -> dict[str, Any]:
         "statements": [asdict(statements) for statements in results.statements],
         "starts": [asdict(start) for start in results.starts],
         "memory": [asdict(memory) for memory in results.memory],
+        "growth": [asdict(point) for point in results.growth],
         "differences": results.differences,
         "criteria": [{**asdict(criterion), "met": criterion.met} for criterion in judge(results)],
     }
@@ -57,6 +58,8 @@ def _tables(results: Results) -> Iterator[RenderableType]:
         yield f"first outcome {seconds} s after the start, {beside}, with {cpu} s of processor time"
     for memory in results.memory:
         yield f"{memory.resident_mib:.0f} MiB resident after work for {memory.nodes:,} nodes"
+    if results.growth:
+        yield _growth(results)
     yield _criteria(judge(results))
 
 
@@ -91,6 +94,15 @@ def _statements(results: Results) -> Table:
     for found in results.statements:
         row = (f"{found.transactions:,}", f"{found.per_transaction:.1f}", f"{found.per_command:.2f}")
         table.add_row(f"{found.batch:.1f}", *row)
+    return table
+
+
+def _growth(results: Results) -> Table:
+    table = _table("growth", "per second", "CPU µs each", "p50 ms", "p99 ms", "limit")
+    for point in results.growth:
+        times = (f"{point.p50_milliseconds:.1f}", f"{point.p99_milliseconds:.1f}")
+        figures = (_spread(point.rate, 0), _spread(point.cpu_microseconds, 0))
+        table.add_row(f"{point.axis}: {point.value:,}", *figures, *times, point.limit)
     return table
 
 

@@ -97,6 +97,20 @@ class Memory:
     resident_mib: float
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The worker at one place on an axis of growth; latencies at half its rate there."""
+
+    axis: str
+    value: int
+    rate: Spread
+    cpu_microseconds: Spread
+    machine_cpus_busy: Spread
+    p50_milliseconds: float
+    p99_milliseconds: float
+    limit: str
+
+
 @dataclass(slots=True)
 class Results:
     """Everything that was measured in one run."""
@@ -107,5 +121,6 @@ class Results:
     statements: list[Statements] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
+    growth: list[Point] = field(default_factory=list)
     differences: int | None = None
     """Contradictions that the ledger held afterwards."""

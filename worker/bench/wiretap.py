@@ -52,8 +52,8 @@ class Conversation:
             self._said.append(self._texts.get(name, b""))
         elif kind == b"Q" and payload.startswith(b"BEGIN"):
             self._said = []
-        elif kind == b"Q" and payload.startswith(b"COMMIT"):
-            if self._said and any(_A_BATCH in text for text in self._said):
+        elif kind == b"Q":
+            if payload.startswith(b"COMMIT") and self._said and any(_A_BATCH in text for text in self._said):
                 self.counts.append(len(self._said))
             self._said = None
 

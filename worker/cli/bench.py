@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,10 @@ CommandsOption = Annotated[int, typer.Option(min=100, help="Commands in each run
 RepeatsOption = Annotated[int, typer.Option(min=1, help="Runs of each side.")]
 QuickFlag = Annotated[bool, typer.Option("--quick", help="One scenario, two short runs: whether it works at all.")]
 ListFlag = Annotated[bool, typer.Option("--list", help="Print the scenarios, and measure nothing.")]
+GrowthFlag = Annotated[bool, typer.Option("--growth", help="Also rate and latency against what may grow.")]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the results, as PNG or SVG by the file's name.")
+]
 JsonFlag = Annotated[bool | None, typer.Option("--json/--table", help="Default: JSON unless on a terminal.")]
 
 
@@ -30,6 +35,8 @@ def bench(
     commands: CommandsOption = 12_000,
     repeats: RepeatsOption = 3,
     quick: QuickFlag = False,
+    growth: GrowthFlag = False,
+    plot: PlotOption = None,
     list_: ListFlag = False,
     as_json: JsonFlag = None,
 ) -> None:
@@ -41,22 +48,30 @@ def bench(
     from worker.bench.bench import Options
     from worker.bench.run import measure
 
-    chosen = _chosen(["claims-100"] if quick and not scenario else scenario)
+    chosen = _chosen(["claims-100"] if quick and not scenario else scenario, growth=growth or list_)
     if list_:
         console.print_rows(({"name": each.name, "load": each.title} for each in chosen), "name load", as_json=False)
         return
+    if plot is not None:
+        from worker.bench.plot import check
+
+        check()
     options = Options(2000, 2) if quick else Options(commands, repeats)
     results = run(measure(chosen, options, console.note))
+    if plot is not None:
+        from worker.bench.plot import draw
+
+        draw(results, plot)
     raise typer.Exit(_print(results, as_json=not sys.stdout.isatty() if as_json is None else as_json))
 
 
-def _chosen(names: list[str] | None) -> list[Part]:
+def _chosen(names: list[str] | None, *, growth: bool) -> list[Part]:
     from worker.bench.parts import PARTS
 
     known = {part.name: part for part in PARTS}
     if unknown := [name for name in names or () if name not in known]:
         raise CommandError(f"there is no scenario {unknown[0]}: choose from {', '.join(known)}", USAGE)
-    return [known[name] for name in names] if names else list(PARTS)
+    return [known[name] for name in names or ()] or [part for part in PARTS if part.usual or growth]
 
 
 def _print(results: Results, *, as_json: bool) -> int:

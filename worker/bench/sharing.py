@@ -1,0 +1,53 @@
+"""Workers side by side, and when each has its share of the work."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from worker.bench.bench import WARM_UP, Bench, started
+from worker.bench.loads import Load, claims
+from worker.bench.results import Comparison
+from worker.bench.sides import Workers
+from worker.cli.faults import CommandError
+
+if TYPE_CHECKING:
+    from worker.bench.backlog import Run
+    from worker.bench.results import Results
+    from worker.bench.sides import Side
+
+_SPREAD: Final = Load(100, claims)
+_PATIENCE_SECONDS: Final = 60.0
+_FAIR: Final = 0.5
+
+
+async def two_workers(bench: Bench, results: Results) -> None:
+    """One worker and two by turns, on all shards."""
+    runs: dict[str, list[Run]] = {}
+    for turn in range(bench.options.repeats):
+        for count in (1, 2):
+            bench.say(f"{count} of 2 workers, {turn + 1} of {bench.options.repeats}")
+            side = Workers(bench.rig, count)
+            async with started(side):
+                names = await bench.nodes(_SPREAD, side)
+                await share_out(bench, side, _SPREAD, names)
+                run = await bench.run(side, _SPREAD, names, bench.options.commands)
+                runs.setdefault(side.name, []).append(run)
+    results.comparisons["two-workers"] = Comparison("two-workers", "claims over 100 nodes", runs)
+
+
+async def share_out(bench: Bench, side: Side, load: Load, names: list[str]) -> None:
+    """Keep the workers at it until each does at least half of a fair share.
+
+    Raises:
+        CommandError: they do not come to share the work.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _PATIENCE_SECONDS
+    while clock() < deadline:
+        before = [subject.cpu_seconds() for subject in side.subjects]
+        await bench.run(side, load, names, WARM_UP)
+        used = [subject.cpu_seconds() - cpu for subject, cpu in zip(side.subjects, before, strict=True)]
+        if min(used) >= _FAIR * sum(used) / len(used):
+            return
+    raise CommandError(f"{len(side.subjects)} workers do not share the work")
