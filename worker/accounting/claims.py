@@ -54,7 +54,7 @@ def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now
     instances: list[Instance] = []
     scratch = replace(view, nodes=dict(view.nodes))
     for member in members:
-        result = fit(scratch, member.node, member, now)
+        result = fit(scratch, member.node, member, now, _orphaned(view, member, member.node))
         if isinstance(result, Question):
             question |= result
         elif isinstance(result, list):

@@ -79,10 +79,10 @@ def post(view: View, command: Command | Expire, decision: Decision) -> list[Post
 
 
 def _stamped(command: Command | Expire, before: Instance | None, after: Instance) -> Instance:
-    """The new version of an instance, with the command's revision where it names the instance."""
+    """The new version of an instance, with the highest revision of the commands applied to it."""
     revision = after.revision
     if isinstance(command, InstanceCommand) and command.revision is not None:
-        revision = command.revision
+        revision = command.revision if revision is None else max(revision, command.revision)
     return replace(after, version=(before.version if before else 0) + 1, revision=revision)
 
 
