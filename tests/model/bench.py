@@ -54,9 +54,7 @@ class Bench:
             assert status == "parked", f"went ahead of {behind}"
             self._settled(command, text, blocking=True)
             return
-        if parked and command["kind"] == "delete":
-            command = {**command, "revision": None}
-        verdict, effect = rule(self.reference, command, now)
+        verdict, effect = rule(self.reference, command, now, waited=parked)
         self._compare(command, verdict, outcome)
         if status == "applied":
             effect(outcome)

@@ -26,16 +26,16 @@ def _no(*codes: str) -> Ruling:
     return Verdict("rejected", set(codes)), _nothing
 
 
-def rule(ref: Reference, command: Json, now: datetime) -> Ruling:
-    """What a command should come to that nothing holds back."""
+def rule(ref: Reference, command: Json, now: datetime, *, waited: bool = False) -> Ruling:
+    """What a command should come to that nothing holds back; ``waited`` tells one that others overtook."""
     expires = command.get("expires_at")
     if expires is not None and datetime.fromisoformat(expires) <= now:
         return _no("expired")
     kind = command["kind"]
-    if kind in {"node.put", "node.remove", "claim", "expire"}:
+    if kind in {"node.put", "node.remove", "claim", "expire", "audit"}:
         verdict, effect = _KINDS[kind](ref, command, now)
     else:
-        verdict, effect = _of_instance(ref, command, now)
+        verdict, effect = _of_instance(ref, command, now, waited=waited and kind == "delete")
     if command.get("dry_run"):
         return Verdict(
             "rejected" if verdict.status == "parked" else verdict.status, verdict.codes, verdict.node
@@ -43,10 +43,10 @@ def rule(ref: Reference, command: Json, now: datetime) -> Ruling:
     return verdict, effect
 
 
-def _of_instance(ref: Reference, command: Json, now: datetime) -> Ruling:
+def _of_instance(ref: Reference, command: Json, now: datetime, *, waited: bool) -> Ruling:
     guest = ref.guests.get(command["instance"])
     kind, node, revision = command["kind"], command["node"], command.get("revision")
-    if guest is not None and guest.is_past(revision):
+    if guest is not None and guest.is_past(revision) and not waited:
         return _no("stale")
     if kind != "delete":
         if guest is not None and guest.deleted:
@@ -61,7 +61,8 @@ def _of_instance(ref: Reference, command: Json, now: datetime) -> Ruling:
     def with_revision(outcome: Json) -> None:
         effect(outcome)
         if revision is not None:
-            ref.guests[command["instance"]].revision = revision
+            after = ref.guests[command["instance"]]
+            after.revision = max(revision, after.revision or 0)
 
     return verdict, with_revision
 
@@ -83,11 +84,16 @@ def _node_remove(ref: Reference, command: Json, _now: datetime) -> Ruling:
     if node not in ref.places:
         return _no("node_unknown")
     holders = [guest for guest in ref.guests.values() if guest.on(node)]
+    orphans = [guest for guest in holders if guest.role("orphan")]
     if holders and not command.get("force"):
         return _no("node_in_use")
 
     def remove(_outcome: Json) -> None:
+        for guest in orphans:
+            guest.release()
         for guest in holders:
+            if guest in orphans:
+                continue
             lost = guest.on(node)
             guest.holds = [held for held in guest.holds if held.node != node]
             if guest.role("move_destination") is not None:
@@ -158,16 +164,21 @@ def _unclaimable(ref: Reference, member: Json) -> set[str]:
         return {"superseded"}
     if guest.is_past(member.get("revision")):
         return {"stale"}
-    return {"instance_exists"} if guest.holds else set()
+    adoptable = all(held.role == "orphan" and held.node == member["node"] for held in guest.holds)
+    return set() if adoptable else {"instance_exists"}
 
 
 def _resize(ref: Reference, command: Json, now: datetime) -> Ruling:
+    if ref.guests[command["instance"]].role("orphan") is not None:
+        return _no("instance_unknown")
     shape = {name: command[name] for name in _SHAPE if name in command}
     return _prepare(ref, command, shape, command.get("destination") or command["node"], now)
 
 
 def _migrate(ref: Reference, command: Json, now: datetime) -> Ruling:
     guest = ref.guests[command["instance"]]
+    if guest.role("orphan") is not None:
+        return _no("instance_unknown")
     active = guest.role("active")
     shape = active.shape if active is not None else guest.stranded
     if guest.role("move_destination") is None and shape is None:
@@ -283,6 +294,30 @@ def _delete(ref: Reference, command: Json, _now: datetime) -> Ruling:
     return Verdict("applied"), bury
 
 
+def _audit(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    """Charge what runs and nobody ever claimed; give up that charge once it runs no more."""
+    node = command["node"]
+    if node not in ref.places:
+        return _no("node_unknown")
+    if ref.places[node].hypervisor is None:
+        return _no("invalid_request")
+    if node in ref.world.silent:
+        return _no("hypervisor_unreachable")
+
+    def repair(_outcome: Json) -> None:
+        if not command.get("repair"):
+            return
+        running = {name for (where, name), state in ref.world.domains.items() if where == node and state == "running"}
+        for name, guest in ref.guests.items():
+            if guest.role("orphan") is not None and guest.on(node) and name not in running:
+                guest.release()
+        for name in running - ref.guests.keys():
+            held = Held(node, "orphan", {}, {"vcpus": 1, "memory_mib": 64}, set(), set())
+            ref.guests[name] = Guest(holds=[held])
+
+    return Verdict("applied"), repair
+
+
 def _expire(ref: Reference, command: Json, now: datetime) -> Ruling:
     """A lease ran out: a claim is released and a prepared move undone, unless the domain shows that it is used."""
     instance = command["instance"]
@@ -328,5 +363,6 @@ _KINDS: dict[str, Callable[[Reference, Json, datetime], Ruling]] = {
     "abort": _abort,
     "update": _update,
     "delete": _delete,
+    "audit": _audit,
     "expire": _expire,
 }

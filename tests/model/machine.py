@@ -94,6 +94,8 @@ class LedgerMachine(RuleBasedStateMachine):
         guests = self.guests
         if number == STRAY:
             return str(UUID(int=1 + taken))
+        if number == STRAY + 1:
+            return str(UUID(int=101 + taken))
         names = (str(UUID(int=n)) for n in range(1, len(guests) + taken + 2))
         free = [name for name in names if name not in guests or not (guests[name].deleted or guests[name].holds)]
         return free[min(taken, len(free) - 1)]
@@ -248,6 +250,15 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 45, 100, 700, -20]))
     def let_time_pass(self, seconds: int) -> None:
         self.road.ledger.advance(seconds)
+
+    @rule(repair=st.booleans(), astray=_rarely, node=_node)
+    def audit(self, repair: bool, astray: bool, node: str) -> None:
+        self.send("audit", node if astray else "gamma", repair=repair)
+
+    @rule(number=st.integers(101, 103), state=st.sampled_from(["running", "absent"]))
+    def run_what_nobody_claimed(self, number: int, state: str) -> None:
+        self.road.work(20)
+        self.road.bench.world.domains["gamma", str(UUID(int=number))] = state
 
     @precondition(_leased)
     @rule()

@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
+from uuid import UUID
 
 from schemas import Inventory, parse_command
 from tests.model.bench import Bench, Snapshot
@@ -48,6 +49,20 @@ class ModelLedger(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain as a hypervisor lists it; see :class:`worker.accounting.drift.Domain`."""
+
+    uuid: UUID
+    active: bool
+    name: str = "guest"
+    vcpus: int = 1
+    memory_mib: int = 64
+    pinned_cpus: frozenset[int] = frozenset()
+    devices: tuple[str, ...] = ()
+    fault: str | None = None
 
 
 @dataclass
@@ -126,12 +141,20 @@ class Road:
         for inquiry in self.inquiries.values():
             for node in inquiry.question.inventories:
                 facts.observations[node] = self.observation(node, inquiry.addresses.get(node))
+            for node in inquiry.question.listings:
+                known = node in inquiry.addresses and node not in world.silent
+                facts.listings[node] = self.domains(node) if known else None
             for node, instance in inquiry.question.domains:
                 known = node in inquiry.addresses and node not in world.silent
                 state = world.domains.get((node, str(instance)), "absent") if known else None
                 facts.domains[node, instance] = state  # type: ignore[assignment]
         self.inquiries.clear()
         return facts
+
+    def domains(self, node: str) -> list[Domain]:
+        """All domains of a node, each of one vCPU and 64 MiB."""
+        there = self.bench.world.domains.items()
+        return [Domain(UUID(name), state == "running") for (where, name), state in there if where == node]
 
     def observation(self, node: str, address: str | None) -> Observation:
         world = self.bench.world

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+
+from tests.model.room import Json
+from tests.model.scene import Scene, asks, pinned, uuid
+
+ONE, TWO, THREE = 1, 2, 3
+
+
+def member(instance: int, node: str, vcpus: int = 1, **more: object) -> Json:
+    return {"instance": uuid(instance), "node": node, **asks(vcpus), **more}
+
+
+def test_several_instances_are_taken_all_or_none() -> None:
+    scene = Scene()
+    scene.nodes("a", "b")
+    group = [member(ONE, "a", 6), member(TWO, "b", 6), member(THREE, "a", 3)]
+    assert scene.refused("claim", "a", project="blue", instances=group) == {"insufficient"}
+    assert (scene.used("a"), scene.used("b")) == ({}, {})
+    group[2] = member(THREE, "a", 2)
+    outcome = scene.applied("claim", "a", project="blue", instances=group)
+    assert [given["instance"] for given in outcome["assignments"]] == [uuid(ONE), uuid(TWO), uuid(THREE)]
+    assert (scene.used("a")["vcpus"], scene.used("b")["vcpus"]) == (8, 6)
+
+
+def test_members_of_a_group_never_share_a_cpu() -> None:
+    scene = Scene()
+    scene.nodes("a", policy={"dedicated_cpus": "0-3"})
+    alone = {"topology": {"cpu_policy": "dedicated"}}
+    group = [member(number, "a", 2, **alone) for number in (ONE, TWO)]
+    scene.applied("claim", "a", project="blue", instances=group)
+    assert not scene.pins("a", ONE) & scene.pins("a", TWO)
+
+
+def test_a_group_with_one_instance_that_is_there_already_is_refused_with_every_reason() -> None:
+    scene = Scene()
+    scene.nodes("a")
+    scene.claim("a", ONE)
+    scene.applied("delete", "a", instance=uuid(TWO))
+    group = [member(ONE, "a"), member(TWO, "a"), member(THREE, "a")]
+    assert scene.refused("claim", "a", project="blue", instances=group) == {"instance_exists", "superseded"}
+
+
+def test_the_first_candidate_that_fits_is_taken_and_a_refusal_says_why_none_does() -> None:
+    scene = Scene()
+    scene.nodes("a", "b", "c")
+    scene.claim("a", ONE, **asks(8))
+    outcome = scene.claim("a", TWO, candidates=["b", "c"], **asks(8))
+    assert outcome["node"] == "b"
+    fields = {"instance": uuid(THREE), "project": "blue", "candidates": ["b", "nowhere"], **asks(8)}
+    refused = scene.do("claim", "a", **fields)
+    assert [(reason["node"], reason["code"]) for reason in refused["reasons"]] == [
+        ("a", "insufficient"),
+        ("b", "insufficient"),
+        ("nowhere", "node_unknown"),
+    ]
+
+
+def test_a_candidate_that_does_not_answer_is_passed_over() -> None:
+    scene = Scene()
+    scene.hypervisor("a")
+    scene.nodes("b")
+    scene.world.silent.add("a")
+    assert scene.claim("a", ONE, candidates=["b"])["node"] == "b"
+
+
+def test_an_instance_is_charged_once_however_often_it_is_claimed() -> None:
+    scene = Scene()
+    scene.nodes("a", "b")
+    scene.claim("a", ONE)
+    for node in ("a", "b"):
+        refused = scene.refused("claim", node, instance=uuid(ONE), project="blue", **asks())
+        assert refused == {"instance_exists"}
+    scene.road.publish_body(scene.road.sent[2])
+    scene.work()
+    assert (scene.used("a"), scene.used("b")) == ({"vcpus": 1, "memory_mib": 512}, {})
+
+
+def test_a_worker_that_dies_around_its_commit_applies_a_command_once() -> None:
+    scene = Scene()
+    scene.nodes("a")
+    claim = scene.send("claim", "a", instance=uuid(ONE), project="blue", **asks())
+    scene.road.work(10, dies_in=0)
+    assert scene.used("a") == {}
+    scene.road.work(10, dies_after=0)
+    first = scene.road.bench.outcomes[claim]
+    scene.work()
+    assert scene.used("a") == {"vcpus": 1, "memory_mib": 512}
+    assert scene.road.bench.outcomes[claim] == first
+    assert len(scene.ledger.entries) == 1
+
+
+def test_an_aborted_build_gives_everything_back_counts_and_may_be_claimed_again() -> None:
+    scene = Scene()
+    scene.nodes("a", policy={"dedicated_cpus": "0-3"})
+    for failed in (1, 2):
+        scene.claim("a", ONE, **pinned(4))
+        scene.applied("abort", "a", instance=uuid(ONE), reason="the image could not be fetched")
+        assert (scene.used("a"), scene.pins("a", ONE)) == ({}, set())
+        assert scene.ledger.nodes["a"].failed_builds == failed
+    scene.claim("a", ONE, **pinned(1))
+    scene.applied("update", "a", instance=uuid(ONE), state="active")
+    assert scene.ledger.nodes["a"].failed_builds == 0
+
+
+def test_a_dry_run_answers_and_changes_nothing() -> None:
+    scene = Scene()
+    scene.hypervisor("a")
+    outcome = scene.claim("a", ONE, dry_run=True)
+    assert outcome["dry_run"]
+    assert scene.used("a") == {}
+    scene.world.silent.add("a")
+    fields = {"instance": uuid(ONE), "project": "blue", "dry_run": True, **asks()}
+    assert scene.refused("claim", "a", **fields) == {"hypervisor_unreachable"}
+    assert scene.ledger.waiting == []
+
+
+def test_an_id_that_stands_for_another_command_changes_nothing() -> None:
+    scene = Scene()
+    scene.nodes("a")
+    claim = scene.send("claim", "a", instance=uuid(ONE), project="blue", **asks())
+    scene.work()
+    other = json.loads(scene.road.sent[-1]) | {"resources": {"vcpus": 2, "memory_mib": 512}}
+    scene.road.publish_body(json.dumps(other).encode())
+    scene.work()
+    assert scene.used("a")["vcpus"] == 1
+    assert scene.status(claim) == "applied"
+    assert scene.road.queues["a"] == []
+
+
+def test_a_replay_out_of_order_is_decided_by_what_happened_meanwhile() -> None:
+    scene = Scene()
+    scene.nodes("a", "b")
+    scene.claim("a", ONE, revision=1)
+    scene.applied("migrate", "a", instance=uuid(ONE), destination="b", reason="live", revision=2)
+    scene.applied("confirm", "b", instance=uuid(ONE), revision=3)
+    scene.applied("delete", "b", instance=uuid(ONE), revision=4)
+    for body in reversed(scene.road.sent.copy()):
+        scene.road.publish_body(body)
+    scene.work()
+    assert (scene.used("a"), scene.used("b")) == ({}, {})

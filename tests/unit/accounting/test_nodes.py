@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.model.scene import FRESH, HOST, URI, Scene, asks, pinned, uuid
+
+ONE, TWO = 1, 2
+MOVED = "qemu:///system"
+
+
+def test_new_settings_of_a_node_in_use_lose_and_invent_nothing() -> None:
+    scene = Scene()
+    scene.nodes("n", policy={"dedicated_cpus": "2-3", "overhead": {"memory_mib": 8}})
+    scene.claim("n", ONE, **pinned(2, 512))
+    held = scene.used("n"), scene.pins("n", ONE)
+    for policy in (
+        {"dedicated_cpus": "0-1", "reserved": {"memory_mib": 8704}, "ratios": {"memory": "0.5"}},
+        {"overhead": {"memory_mib": 100}, "enabled": False, "devices": []},
+    ):
+        scene.nodes("n", policy=policy)
+        assert (scene.used("n"), scene.pins("n", ONE)) == held
+    scene.applied("delete", "n", instance=uuid(ONE))
+    assert scene.used("n") == {}
+
+
+def test_below_its_use_a_node_lets_instances_shrink_and_go_and_nothing_grow() -> None:
+    scene = Scene()
+    scene.nodes("n", policy={"dedicated_cpus": "0-3"})
+    scene.claim("n", ONE, **pinned(2, 1024))
+    scene.claim("n", TWO, **pinned(2, 1024))
+    scene.nodes("n", policy={"dedicated_cpus": "3"}, memory_mib=1024)
+    assert scene.refused("resize", "n", instance=uuid(ONE), **pinned(2, 1025)) >= {"insufficient"}
+    scene.applied("resize", "n", instance=uuid(ONE), **pinned(1, 512))
+    scene.applied("confirm", "n", instance=uuid(ONE))
+    assert len(scene.pins("n", ONE)) == 1
+    scene.applied("delete", "n", instance=uuid(TWO))
+    assert scene.used("n")["pcpus"] == 1
+
+
+def test_a_disabled_node_refuses_growth_alone() -> None:
+    scene = Scene()
+    scene.nodes("n", "m")
+    scene.claim("n", ONE, **asks(2, 1024))
+    scene.claim("n", TWO, **asks(2, 1024))
+    scene.applied("resize", "n", instance=uuid(TWO), **asks(4, 1024))
+    scene.nodes("n", policy={**FRESH, "enabled": False})
+    assert scene.refused("claim", "n", instance=uuid(3), project="blue", **asks()) == {"node_disabled"}
+    assert scene.refused("resize", "n", instance=uuid(ONE), **asks(3, 1024)) == {"node_disabled"}
+    scene.applied("resize", "n", instance=uuid(ONE), mode="immediate", **asks(1, 1024))
+    scene.applied("confirm", "n", instance=uuid(TWO))
+    scene.applied("update", "n", instance=uuid(ONE), state="active")
+    scene.applied("delete", "n", instance=uuid(TWO))
+
+
+def test_a_node_in_use_is_removed_only_by_force_and_then_everything_is_given_back() -> None:
+    scene = Scene()
+    scene.nodes("n", "m")
+    scene.claim("n", ONE)
+    scene.claim("m", TWO)
+    scene.applied("migrate", "m", instance=uuid(TWO), destination="n", reason="live")
+    assert scene.refused("node.remove", "n") == {"node_in_use"}
+    entries = len(scene.ledger.entries)
+    scene.applied("node.remove", "n", force=True)
+    assert len(scene.ledger.entries) == entries + 2
+    scene.nodes("n")
+    assert scene.used("n") == {}
+
+
+def test_a_claim_just_before_a_removal_is_seen_by_it() -> None:
+    scene = Scene()
+    scene.nodes("n")
+    claim = scene.send("claim", "n", instance=uuid(ONE), project="blue", **asks())
+    remove = scene.send("node.remove", "n")
+    delete = scene.send("delete", "n", instance=uuid(ONE))
+    again = scene.send("node.remove", "n", force=True)
+    statuses = [outcome["status"] for outcome in scene.work(claim, remove, delete, again)]
+    assert statuses == ["applied", "rejected", "applied", "applied"]
+
+
+def test_a_node_that_comes_back_under_its_name_starts_empty_and_keeps_what_still_waits() -> None:
+    scene = Scene()
+    scene.hypervisor("n")
+    scene.world.silent.add("n")
+    claim = scene.send("claim", "n", instance=uuid(ONE), project="blue", **asks())
+    scene.work()
+    scene.applied("node.remove", "n")
+    scene.applied("node.put", "n", hypervisor=URI, policy=FRESH)
+    behind = scene.send("claim", "n", instance=uuid(TWO), project="blue", **asks())
+    scene.work()
+    assert scene.status(behind) == "parked"
+    scene.world.silent.clear()
+    scene.probe("n")
+    assert (scene.status(claim), scene.status(behind)) == ("applied", "applied")
+
+
+def test_other_settings_get_past_what_waits_for_the_old_address() -> None:
+    scene = Scene()
+    scene.hypervisor("n")
+    scene.world.silent.add("n")
+    claim = scene.send("claim", "n", instance=uuid(ONE), project="blue", **asks())
+    scene.work()
+    scene.applied("node.put", "n", inventory=HOST)
+    scene.probe("n")
+    assert scene.status(claim) == "applied"
+
+
+def test_what_the_old_address_said_decides_nothing_at_the_new_one() -> None:
+    scene = Scene()
+    scene.hypervisor("n")
+    scene.claim("n", ONE)
+    claim = scene.send("claim", "n", instance=uuid(TWO), project="blue", **asks())
+    put = scene.send("node.put", "n", hypervisor=MOVED, policy={"max_inventory_age_seconds": 3600})
+    after = scene.send("claim", "n", instance=uuid(3), project="blue", **asks())
+    assert [outcome["status"] for outcome in scene.work(claim, put, after)] == ["applied"] * 3
+    assert scene.ledger.nodes["n"].hypervisor == MOVED
+
+
+def test_what_is_known_of_the_hardware_is_used_as_long_as_it_is_fresh() -> None:
+    scene = Scene()
+    scene.hypervisor("n", policy={"max_inventory_age_seconds": 60})
+    scene.claim("n", ONE)
+    observed = scene.ledger.nodes["n"].observed_at
+    scene.ledger.advance(59)
+    scene.claim("n", TWO)
+    assert scene.ledger.nodes["n"].observed_at == observed
+    scene.ledger.advance(2)
+    scene.claim("n", 3)
+    assert scene.ledger.nodes["n"].observed_at != observed
+
+
+def test_an_observation_from_a_clock_ahead_is_not_fresh() -> None:
+    scene = Scene()
+    scene.hypervisor("n", policy={"max_inventory_age_seconds": 60})
+    scene.claim("n", ONE)
+    scene.ledger.advance(-3600)
+    scene.claim("n", TWO)
+    observed = scene.ledger.nodes["n"].observed_at
+    assert observed is not None
+    assert abs(scene.ledger.clock - observed) < timedelta(seconds=60)
+
+
+def test_hardware_that_shrank_shows_and_takes_nothing_from_those_who_hold_it() -> None:
+    scene = Scene()
+    card = {"address": "0000:3b:00.0", "vendor": "10de", "product": "1db6"}
+    policy = {**FRESH, "devices": [{"vendor": "10de"}]}
+    gpu = {"name": "gpu", "match": [{}], "type": "pci", "count": 1, "affinity": "preferred"}
+    scene.hypervisor("n", policy=policy, devices=[card])
+    scene.claim("n", ONE, **asks(8, 4096, devices=[gpu]))
+    scene.world.inventories["n"] = {**HOST, "cpus": "0", "memory_mib": 1024}
+    assert scene.refused("claim", "n", instance=uuid(TWO), project="blue", **asks()) == {"insufficient"}
+    assert scene.devices("n", ONE) == {"0000:3b:00.0"}
+    outcome = scene.applied("update", "n", instance=uuid(ONE), state="active")
+    assert outcome["usage"]["vcpus"] == {"used": 8, "capacity": 2}
+    scene.applied("delete", "n", instance=uuid(ONE))
+    assert scene.used("n") == {}
+
+
+def test_a_command_for_a_node_that_nobody_registered_is_refused() -> None:
+    scene = Scene()
+    assert scene.refused("claim", "n", instance=uuid(ONE), project="blue", **asks()) == {"node_unknown"}
+    assert scene.refused("node.remove", "n") == {"node_unknown"}
+    assert scene.refused("update", "n", instance=uuid(ONE), state="active") == {"node_unknown"}

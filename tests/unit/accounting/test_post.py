@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from schemas import Policy
+from worker.accounting.decision import Decision
+from worker.accounting.instances import Holding, Instance
+from worker.accounting.lifecycle import Expire
+from worker.accounting.post import DoubleUseError, post
+from worker.accounting.state import Occupancy, Placement, Role
+from worker.accounting.view import Node, View
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ONE, TWO = UUID(int=1), UUID(int=2)
+COMMAND = Expire(version=1, id=UUID(int=9), node="n", issued_at=NOW, instance=ONE)
+
+
+def view() -> View:
+    return View({name: Node(name, Policy(), Occupancy()) for name in ("n", "m")})
+
+
+def held(charge: dict[str, int], *pins: int, node: str = "n", role: Role = "active", device: str = "") -> Holding:
+    return Holding(node, role, "{}", Placement(charge, frozenset(pins), (device,) if device else ()), NOW)
+
+
+def hold(where: View, instance: UUID, *holdings: Holding) -> list[dict[str, int]]:
+    before = where.instances.get(instance, Instance(instance))
+    decision = Decision("applied", "n", instances=(replace(before, holdings=holdings),))
+    return [posting.deltas for posting in post(where, COMMAND, decision)]
+
+
+def test_what_is_taken_is_given_back_exactly() -> None:
+    ledger = view()
+    assert hold(ledger, ONE, held({"vcpus": 3, "memory_mib": 7}, 1, 2, device="d")) == [{"vcpus": 3, "memory_mib": 7}]
+    assert hold(ledger, ONE) == [{"vcpus": -3, "memory_mib": -7}]
+    assert ledger.nodes["n"].occupancy == Occupancy()
+
+
+def test_only_the_difference_is_posted_and_each_change_is_a_generation_of_its_node_alone() -> None:
+    ledger = view()
+    hold(ledger, ONE, held({"vcpus": 3, "disk_mib": 5}))
+    assert hold(ledger, ONE, held({"vcpus": 4, "disk_mib": 5})) == [{"vcpus": 1}]
+    assert hold(ledger, ONE, held({"vcpus": 4, "disk_mib": 5})) == []
+    assert (ledger.nodes["n"].generation, ledger.nodes["m"].generation) == (2, 0)
+    assert ledger.instances[ONE].version == 3
+
+
+def test_both_sides_of_a_move_within_a_node_are_charged_as_the_larger_of_both() -> None:
+    ledger = view()
+    hold(ledger, ONE, held({"vcpus": 3, "memory_mib": 10}, role="move_source"))
+    both = held({"vcpus": 3, "memory_mib": 10}, role="move_source"), held({"vcpus": 5}, role="move_destination")
+    assert hold(ledger, ONE, *both) == [{"vcpus": 2}]
+    assert hold(ledger, ONE, held({"vcpus": 5})) == [{"memory_mib": -10}]
+
+
+def test_a_move_to_another_node_is_posted_on_both_in_one() -> None:
+    ledger = view()
+    hold(ledger, ONE, held({"vcpus": 3}, 1))
+    assert hold(ledger, ONE, held({"vcpus": 3}, 1, node="m")) == [{"vcpus": -3}, {"vcpus": 3}]
+    assert ledger.nodes["n"].occupancy == Occupancy()
+    assert ledger.nodes["m"].occupancy.pinned == {1: ONE}
+
+
+@pytest.mark.parametrize("mine", [held({}, 1), held({}, device="d")])
+def test_a_cpu_or_a_device_that_another_holds_is_never_given(mine: Holding) -> None:
+    ledger = view()
+    hold(ledger, ONE, mine)
+    with pytest.raises(DoubleUseError):
+        hold(ledger, TWO, mine)
+
+
+def test_a_change_of_cpus_alone_is_a_line_of_the_ledger_too() -> None:
+    ledger = view()
+    hold(ledger, ONE, held({"pcpus": 1}, 1))
+    assert hold(ledger, ONE, held({"pcpus": 1}, 2)) == [{}]
+    assert ledger.nodes["n"].occupancy.pinned == {2: ONE}
