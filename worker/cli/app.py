@@ -11,12 +11,14 @@ import typer
 from typer.main import get_command
 
 from worker.cli import (
+    audit,
     bench,
     console,
     database,
     dead,
     doctor,
     faults,
+    fit,
     history,
     instance,
     node,
@@ -53,6 +55,8 @@ def build() -> typer.Typer:
     app.add_typer(instance.app, name="instance")
     app.command("usage")(usage.usage)
     app.command("history")(history.history)
+    app.command("fit")(fit.fit)
+    app.command("audit")(audit.audit)
     app.command("verify")(verify.verify)
     app.add_typer(dead.app, name="dead")
     app.command("bench")(bench.bench)

@@ -15,7 +15,7 @@ import typer
 
 from worker.cli import console
 from worker.cli.connect import broker, run, writing
-from worker.cli.faults import FINDING, OK, UNREACHABLE, CommandError
+from worker.cli.faults import FINDING, OK, CommandError
 
 if TYPE_CHECKING:
     import asyncpg
@@ -117,17 +117,9 @@ class Sending:
 
     async def _await_all(self, awaited: Awaited, lost: asyncio.Event) -> None:
         """Wait until every outcome is there, the time is over, or the connection is lost."""
-        if not awaited.open:
-            return
-        waits = [asyncio.ensure_future(event.wait()) for event in (awaited.done, lost)]
-        await asyncio.wait(waits, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        if not awaited.open:
-            return
-        if lost.is_set():
-            text = f"the broker went away before {len(awaited.open)} outcomes came: the database keeps them"
-            raise CommandError(f"{text}, and sending the same ids again gives them again", UNREACHABLE)
+        from worker.cli.waiting import await_outcomes
+
+        await await_outcomes(awaited, lost, self._timeout)
         missed = sorted(awaited.open)[:_NAMED]
         dead = await _dead(missed)
         for id_ in missed:
