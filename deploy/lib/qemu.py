@@ -14,8 +14,8 @@ from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor import Hypervisors
 
 DEADLINE_SECONDS = 60.0
-# Without stdio_handler a guest would need virtlogd; the others matter to root alone.
-SETTINGS = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n'
+# Without stdio_handler a guest would need virtlogd, with namespaces the right to mount; the others are for root alone.
+SETTINGS = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\nnamespaces = []\n'
 
 
 async def prepare(root: Path) -> str:

@@ -18,8 +18,8 @@ from worker.hypervisor import Hypervisors
 DEADLINE_SECONDS = 90.0
 """Asking QEMU what it can do takes ten seconds where it may not use /dev/kvm."""
 
-SETTINGS = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n'
-"""Without ``stdio_handler`` a guest needs virtlogd; the user and group matter to root alone."""
+SETTINGS = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\nnamespaces = []\n'
+"""Without ``stdio_handler`` a guest needs virtlogd, with namespaces it may mount; the user and group are for root."""
 
 DOMAIN = """<domain type='qemu'><name>guest</name><uuid>{uuid}</uuid><memory unit='MiB'>32</memory><vcpu>1</vcpu>
   <cputune><vcpupin vcpu='0' cpuset='0'/></cputune><os><type arch='x86_64' machine='pc'>hvm</type></os>
