@@ -50,24 +50,27 @@ def _database(error: Exception) -> CommandError | None:
     from worker.ledger.members import ShardsDifferError
     from worker.ledger.migrate import SchemaError
 
-    if isinstance(error, SchemaError | ShardsDifferError):
-        return CommandError(_line(error))
-    if isinstance(error, asyncpg.InvalidSchemaNameError | asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
-        return CommandError(f"the database's schema is missing or old ({_line(error)}): run `nodeledger db upgrade`")
-    if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return CommandError(f"the database role may not do this ({_line(error)}): run `nodeledger db check`")
-    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
-        return CommandError(f"the database refuses us ({_line(error)}): mend the database address", UNREACHABLE)
-    if isinstance(error, asyncpg.TransactionRollbackError | asyncpg.QueryCanceledError):
-        return CommandError(f"the database was too busy ({_line(error)}): run it again", UNREACHABLE)
+    missing = (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
+    refused = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+    busy = (asyncpg.TransactionRollbackError, asyncpg.QueryCanceledError)
     gone = (
         asyncpg.PostgresConnectionError,
         asyncpg.OperatorInterventionError,
         asyncpg.InsufficientResourcesError,
         asyncpg.InterfaceError,
     )
-    if isinstance(error, gone):
-        return CommandError(f"the database is away ({_line(error)}): try again when it is back", UNREACHABLE)
+    meanings = (
+        (missing, "the database's schema is missing or old", "run `nodeledger db upgrade`", FINDING),
+        ((asyncpg.InsufficientPrivilegeError,), "the role may not do this", "run `nodeledger db check`", FINDING),
+        (refused, "the database refuses us", "mend its address", UNREACHABLE),
+        (busy, "the database was too busy", "run it again", UNREACHABLE),
+        (gone, "the database is away", "try again when it is back", UNREACHABLE),
+    )
+    if isinstance(error, SchemaError | ShardsDifferError):
+        return CommandError(_line(error))
+    for kinds, problem, remedy, status in meanings:
+        if isinstance(error, kinds):
+            return CommandError(f"{problem} ({_line(error)}): {remedy}", status)
     return None
 
 
