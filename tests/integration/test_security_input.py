@@ -17,7 +17,7 @@ from tests.integration.cli_harness import INSTANCES, Shell, claim, put, shell, w
 from tests.integration.security_harness import read_until
 from tests.servers import Database, Vhost
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 NODE = "cn-1"
 STATUS = "SELECT status FROM nodeledger.outcome_view WHERE command = $1"

@@ -18,7 +18,7 @@ from tests.integration.cli_harness import INSTANCES, Ended, Shell, claim, put, s
 from tests.integration.security_harness import read_until
 from tests.servers import Database, Vhost
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 RULES = """
 [[rules]]
