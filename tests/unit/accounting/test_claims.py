@@ -116,6 +116,14 @@ def test_a_dry_run_answers_and_changes_nothing() -> None:
     assert scene.ledger.waiting == []
 
 
+def test_a_dry_run_foretells_the_very_assignment() -> None:
+    scene = Scene()
+    scene.nodes("a", policy={"dedicated_cpus": "0-3"})
+    scene.claim("a", ONE, **pinned(1))
+    foretold = scene.claim("a", TWO, dry_run=True, **pinned(2))
+    assert scene.claim("a", TWO, **pinned(2))["assignment"] == foretold["assignment"]
+
+
 def test_an_id_that_stands_for_another_command_changes_nothing() -> None:
     scene = Scene()
     scene.nodes("a")

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+from pydantic import ValidationError
+
+from schemas import Policy
 from tests.model.scene import FRESH, HOST, URI, Scene, asks, pinned, uuid
 
 ONE, TWO = 1, 2
@@ -153,6 +157,17 @@ def test_hardware_that_shrank_shows_and_takes_nothing_from_those_who_hold_it() -
     assert outcome["usage"]["vcpus"] == {"used": 8, "capacity": 2}
     scene.applied("delete", "n", instance=uuid(ONE))
     assert scene.used("n") == {}
+
+
+def test_what_settings_leave_out_is_the_default_and_a_ratio_is_never_0() -> None:
+    scene = Scene()
+    scene.nodes("n", policy={"ratios": {"vcpus": "1.5"}, "reserved": {"memory_mib": 4096}})
+    scene.nodes("n", policy={})
+    assert scene.ledger.nodes["n"].policy == Policy()
+    usage = scene.claim("n", ONE)["usage"]
+    assert (usage["vcpus"]["capacity"], usage["memory_mib"]["capacity"]) == (16, 8192)
+    with pytest.raises(ValidationError):
+        Policy.model_validate_json('{"ratios": {"vcpus": "0"}}')
 
 
 def test_a_command_for_a_node_that_nobody_registered_is_refused() -> None:
