@@ -7,9 +7,16 @@ tried AS (
     DELETE FROM nodeledger.attempt WHERE command = ANY ($2::uuid[])
 ),
 resolved AS (
-    UPDATE nodeledger.dead_letter SET state = 'resolved'
-    WHERE command = ANY ($3::uuid[]) AND state IN ('open', 'replayed')
-    RETURNING id
+    UPDATE nodeledger.dead_letter AS d SET state = 'resolved'
+    FROM (
+        SELECT id
+        FROM nodeledger.dead_letter
+        WHERE command = ANY ($3::uuid[]) AND state IN ('open', 'replayed')
+        ORDER BY id
+        FOR UPDATE
+    ) AS answered
+    WHERE d.id = answered.id
+    RETURNING d.id
 )
 INSERT INTO nodeledger.dead_letter_action (letter, actor, action, detail)
 SELECT id, 'worker', 'resolved', 'its command was answered' FROM resolved
