@@ -241,7 +241,7 @@ class Search:
 
     def exact(self, fits: list[Any]) -> bool:
         chosen = [cell.id for cell in fits]
-        return exact_devices.possible(self.case["devices"], self.case["requests"], chosen, self.case["cells"])
+        return bool(exact_devices.possible(self.case["devices"], self.case["requests"], chosen, self.case["cells"]))
 
     def accepted(self, guest: Any, fits: list[Any]) -> Json:
         cells = [copy.deepcopy(cell) for cell in fits]

@@ -82,7 +82,9 @@ def test_a_domain_tells_what_it_uses_of_its_host() -> None:
     domain = parse_domain(DOMAIN, active=True)
     assert (domain.uuid, domain.name) == (UUID("11111111-2222-4333-8444-555555555555"), "g<1>")
     assert (domain.active, domain.vcpus, domain.memory_mib, domain.page_size_kib) == (True, 2, 8192, 2048)
-    assert (domain.pinned_cpus, domain.emulator_cpus, domain.host_cells) == ({4, 20}, {5}, {1, 2})
+    assert domain.pinned_cpus == {4, 20}
+    assert domain.emulator_cpus == {5}
+    assert domain.host_cells == {1, 2}
     assert domain.devices == ("0000:3b:00.0", "0000:3c:00.2")
     assert domain.mdevs == (UUID("99999999-2222-4333-8444-555555555555"),)
 

@@ -188,7 +188,8 @@ def test_a_cpu_repeated_within_its_cell_is_one_cpu() -> None:
 
 def test_siblings_that_contradict_each_other_put_each_cpu_into_one_core() -> None:
     cpus = "<cpu id='0' siblings='0-1'/><cpu id='1' siblings='1-2'/><cpu id='2' siblings='0-2'/>"
-    assert parse_capabilities(cells(f"<cell id='0'><cpus>{cpus}</cpus></cell>")).cells[0].cores == ({0, 1}, {2})
+    (read,) = parse_capabilities(cells(f"<cell id='0'><cpus>{cpus}</cpus></cell>")).cells
+    assert read.cores == (frozenset({0, 1}), frozenset({2}))
 
 
 def test_equal_observations_share_one_inventory() -> None:
