@@ -35,6 +35,8 @@ class Run:
     """How many processors were busy on average, with whatever they did."""
     commits: float
     """Transactions that wrote something, per command."""
+    wal_bytes: float
+    """Bytes that the database wrote ahead, per command."""
     answer_bytes: int
     """Mean size of an answer."""
 
@@ -46,7 +48,7 @@ async def work_off(rig: Rig, database: Database, side: Side, commands: Sequence[
         CommandError: an answer is missing, came twice or says no.
     """
     await rig.purge()
-    commits = await database.commits()
+    commits, written = await database.commits(), await database.written_bytes()
     side.hold()
     try:
         await rig.send(commands, side.route())
@@ -65,6 +67,7 @@ async def work_off(rig: Rig, database: Database, side: Side, commands: Sequence[
         cpu * 1e6 / len(commands),
         busy / (ended - began),
         (await database.commits() - commits) / len(commands),
+        (await database.written_bytes() - written) / len(commands),
         sum(answer.size_bytes for answer in answers) // len(answers),
     )
 

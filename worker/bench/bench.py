@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Side")
 
-WARM_UP: Final = 1000
-"""Commands that a side works off before it is measured."""
+_WARM_UP: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +54,24 @@ class Bench:
         self.prefix = f"bench-{uuid4().hex[:8]}"
         self._nodes: list[str] = []
 
+    @property
+    def warm_up(self) -> int:
+        """Commands that a side works off before it is measured; a node that is new is loaded then, too."""
+        return min(_WARM_UP, self.options.commands)
+
     async def compare(self, scenario: Scenario) -> Comparison:
         """The bare loop, the worker and perhaps the plain worker by turns, each warmed up."""
         load = scenario.load
         async with AsyncExitStack() as stack:
             workers = await stack.enter_async_context(started(Workers(self.rig)))
             names = await self.nodes(load, workers)
-            warm = await self.run(workers, load, names, max(WARM_UP, load.nodes))
+            warm = await self.run(workers, load, names, max(self.warm_up, load.nodes))
             sides: list[Side] = [Loop(self.rig, warm.answer_bytes)]
             if scenario.plain and load_settings().database_owner_url is not None:
                 sides.append(Plain(self.rig, warm.answer_bytes, names))
             for side in sides:
                 await stack.enter_async_context(started(side))
-                await self.run(side, load, names, WARM_UP)
+                await self.run(side, load, names, self.warm_up)
             sides.insert(1, workers)
             runs = await self._by_turns(scenario, sides, names)
         return Comparison(scenario.name, scenario.title, runs)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ALIVE_SECONDS: Final = 5.0
 # The statistics views lag by up to ten seconds; the next transaction's number does not.
+_WRITTEN: Final = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
 _TRANSACTIONS: Final = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 
 
@@ -28,6 +29,10 @@ class Database:
     async def commits(self) -> int:
         """Transactions so far that wrote something, by everybody on this server."""
         return int(await self._pool.fetchval(_TRANSACTIONS))
+
+    async def written_bytes(self) -> int:
+        """Bytes written ahead so far, by everybody on this server."""
+        return int(await self._pool.fetchval(_WRITTEN))
 
     async def shards(self) -> int:
         """How many shards the installation has."""

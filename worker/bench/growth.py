@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from worker.bench.bench import WARM_UP, Bench, started
+from worker.bench.bench import Bench, started
 from worker.bench.figures import spread
 from worker.bench.loads import Load, churn, claims
 from worker.bench.pace import paced
@@ -58,7 +58,7 @@ async def _measured(bench: Bench, axis: str, step: Step) -> Point:
     async with AsyncExitStack() as stack:
         side = await stack.enter_async_context(started(Workers(bench.rig, step.workers)))
         names = await bench.nodes(step.load, side)
-        await bench.run(side, step.load, names, max(WARM_UP, step.load.nodes))
+        await bench.run(side, step.load, names, max(bench.warm_up, step.load.nodes))
         if step.workers > 1:
             await share_out(bench, side, step.load, names)
         count = step.commands or bench.options.commands

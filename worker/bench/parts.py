@@ -10,7 +10,7 @@ from statistics import median
 from typing import Final
 
 from worker.bench.backlog import carry_out
-from worker.bench.bench import WARM_UP, Bench, started
+from worker.bench.bench import Bench, started
 from worker.bench.growth import AXES, grow
 from worker.bench.loads import Load, claims
 from worker.bench.pace import paced
@@ -53,7 +53,7 @@ async def half_load(bench: Bench, results: Results) -> None:
     for scenario in SCENARIOS[:2]:
         async with started(Workers(bench.rig)) as side:
             names = await bench.nodes(scenario.load, side)
-            warm = await bench.run(side, scenario.load, names, max(WARM_UP, scenario.load.nodes))
+            warm = await bench.run(side, scenario.load, names, max(bench.warm_up, scenario.load.nodes))
             full = results.comparisons.get(scenario.name)
             rate = (full.rate(side.name).median if full else warm.rate) / 2
             bench.say(f"{scenario.title}: latency at {rate:.0f} a second")
@@ -67,15 +67,15 @@ async def statements(bench: Bench, results: Results) -> None:
         side = Workers(bench.rig, settings={"NODELEDGER_DATABASE_URL": tap.url})
         async with started(side):
             names = await bench.nodes(_SPREAD, side)
-            await carry_out(bench.rig, side, _SPREAD.commands(names, WARM_UP))
+            await carry_out(bench.rig, side, _SPREAD.commands(names, bench.warm_up))
             for rate in (_TRICKLE, None):
                 bench.say("statements of " + ("small batches" if rate else "large batches"))
                 tap.counts.clear()
-                commands = _SPREAD.commands(names, WARM_UP)
+                commands = _SPREAD.commands(names, bench.warm_up)
                 if rate:
                     await paced(bench.rig, side, commands, rate, "statements")
                 else:
-                    await bench.run(side, _SPREAD, names, WARM_UP)
+                    await bench.run(side, _SPREAD, names, bench.warm_up)
                 batches = len(tap.counts)
                 each = median(tap.counts)
                 results.statements.append(
@@ -85,7 +85,7 @@ async def statements(bench: Bench, results: Results) -> None:
 
 async def start(bench: Bench, results: Results) -> None:
     """Memory after work for a thousand nodes, and the first outcome of workers that start beside what they left."""
-    load = Load(1000 if bench.options.commands >= WARM_UP else 100, claims)
+    load = Load(min(1000, bench.options.commands), claims)
     total = 100_000 if bench.options.commands > _CHUNK else bench.options.commands
     async with started(Workers(bench.rig)) as side:
         names = await bench.nodes(load, side)

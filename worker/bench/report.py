@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -64,7 +65,9 @@ def _tables(results: Results) -> Iterator[RenderableType]:
 
 
 def _rates(comparisons: list[Comparison]) -> Table:
-    table = _table("load", "side", "per second", "to the loop", "CPU µs each", "to the loop", "commits each")
+    table = _table(
+        "load", "side", "per second", "to the loop", "CPU µs each", "to the loop", "commits each", "WAL bytes each"
+    )
     for comparison in comparisons:
         for row, (side, runs) in enumerate(comparison.runs.items()):
             beside = side != "loop" and "loop" in comparison.runs
@@ -76,6 +79,7 @@ def _rates(comparisons: list[Comparison]) -> Table:
                 _spread(comparison.cpu_microseconds(side), 0),
                 _spread(comparison.cpu_ratio(side), 2) if beside else "",
                 f"{max(run.commits for run in runs):.3f}" if side != "loop" else "",
+                f"{median(run.wal_bytes for run in runs):,.0f}" if side != "loop" else "",
             )
         table.add_section()
     return table

@@ -41,6 +41,7 @@ class Comparison:
                 "rate": asdict(self.rate(side)),
                 "cpu_microseconds": asdict(self.cpu_microseconds(side)),
                 "commits_per_command": asdict(spread([run.commits for run in runs])),
+                "wal_bytes_per_command": asdict(spread([run.wal_bytes for run in runs])),
                 "machine_cpus_busy": asdict(spread([run.machine_cpu for run in runs])),
                 "commands": runs[0].commands,
                 "answer_bytes": runs[0].answer_bytes,

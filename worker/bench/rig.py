@@ -20,6 +20,7 @@ from schemas import COMMAND_EXCHANGE, OUTCOME_EXCHANGE, command_key, command_que
 from worker.broker.publisher import Publisher
 from worker.broker.session import Session
 from worker.broker.tap import Deliveries
+from worker.broker.topology import ensure
 from worker.cli.faults import CommandError
 from worker.engine.ports import Outgoing
 
@@ -147,11 +148,12 @@ class Rig:
 
 
 @asynccontextmanager
-async def rigged(options: BrokerOptions, name: str, shards: int) -> AsyncIterator[Rig]:
-    """A rig that is removed at the end.
+async def rigged(options: BrokerOptions, name: str, shards: int, *, declare: bool) -> AsyncIterator[Rig]:
+    """A rig that is removed at the end. The product's own queues are declared or checked as a worker does.
 
     Raises:
-        CommandError: the broker is away, or lets us down on the way.
+        BrokerUnavailable: the broker is away.
+        TopologyError: the product's exchanges and queues are not as they must be.
     """
     publisher: Publisher | None = None
 
@@ -163,7 +165,9 @@ async def rigged(options: BrokerOptions, name: str, shards: int) -> AsyncIterato
     publisher = Publisher(session, confirm_seconds=600.0)
     session.start()
     try:
-        rig = Rig(await session.ready(_CONNECT_SECONDS), publisher, name, shards)
+        link = await session.ready(_CONNECT_SECONDS)
+        await ensure(link, shards, declare=declare)
+        rig = Rig(link, publisher, name, shards)
         await rig.open()
         try:
             yield rig

@@ -37,7 +37,9 @@ async def measure(parts: Sequence[Part], options: Options, say: Callable[[str], 
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(connected())
         name = f"nodeledger-bench-{uuid4().hex[:8]}"
-        rigging = rigged(broker_options(load_settings()), name, await database.shards())
+        settings = load_settings()
+        shards = await database.shards()
+        rigging = rigged(broker_options(settings), name, shards, declare=settings.declare_topology)
         rig = await stack.enter_async_context(rigging)
         await _idle(rig, database)
         results = Results(await _environment(rig, database, options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from worker.bench.bench import WARM_UP, Bench, started
+from worker.bench.bench import Bench, started
 from worker.bench.loads import Load, claims
 from worker.bench.results import Comparison
 from worker.bench.sides import Workers
@@ -46,7 +46,7 @@ async def share_out(bench: Bench, side: Side, load: Load, names: list[str]) -> N
     deadline = clock() + _PATIENCE_SECONDS
     while clock() < deadline:
         before = [subject.cpu_seconds() for subject in side.subjects]
-        await bench.run(side, load, names, WARM_UP)
+        await bench.run(side, load, names, bench.warm_up)
         used = [subject.cpu_seconds() - cpu for subject, cpu in zip(side.subjects, before, strict=True)]
         if min(used) >= _FAIR * sum(used) / len(used):
             return

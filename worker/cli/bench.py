@@ -14,7 +14,6 @@ from worker.cli.faults import FINDING, OK, USAGE, CommandError
 
 if TYPE_CHECKING:
     from worker.bench.parts import Part
-    from worker.bench.results import Results
 
 ScenarioOption = Annotated[
     list[str] | None, typer.Option("--scenario", metavar="NAME", help="Only this one; may be repeated. See --list.")
@@ -45,6 +44,10 @@ def bench(
     Starts workers of its own, on servers that must not be in use; its nodes
     are removed at the end. With JSON, the tables go to standard error.
     """
+    from rich.console import Console
+
+    from worker.bench import plot as plotting
+    from worker.bench import report
     from worker.bench.bench import Options
     from worker.bench.run import measure
 
@@ -53,16 +56,16 @@ def bench(
         console.print_rows(({"name": each.name, "load": each.title} for each in chosen), "name load", as_json=False)
         return
     if plot is not None:
-        from worker.bench.plot import check
-
-        check()
+        plotting.check()
     options = Options(2000, 2) if quick else Options(commands, repeats)
     results = run(measure(chosen, options, console.note))
     if plot is not None:
-        from worker.bench.plot import draw
-
-        draw(results, plot)
-    raise typer.Exit(_print(results, as_json=not sys.stdout.isatty() if as_json is None else as_json))
+        plotting.draw(results, plot)
+    as_json = not sys.stdout.isatty() if as_json is None else as_json
+    report.show(results, Console(stderr=as_json))
+    if as_json:
+        console.print_document(report.document(results), as_json=True)
+    raise typer.Exit(FINDING if results.differences else OK)
 
 
 def _chosen(names: list[str] | None, *, growth: bool) -> list[Part]:
@@ -72,16 +75,3 @@ def _chosen(names: list[str] | None, *, growth: bool) -> list[Part]:
     if unknown := [name for name in names or () if name not in known]:
         raise CommandError(f"there is no scenario {unknown[0]}: choose from {', '.join(known)}", USAGE)
     return [known[name] for name in names or ()] or [part for part in PARTS if part.usual or growth]
-
-
-def _print(results: Results, *, as_json: bool) -> int:
-    from rich.console import Console
-
-    from worker.bench.report import document, show
-
-    if as_json:
-        show(results, Console(stderr=True))
-        console.print_document(document(results), as_json=True)
-    else:
-        show(results, Console())
-    return FINDING if results.differences else OK
