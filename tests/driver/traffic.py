@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 
 from schemas.routing import COMMAND_EXCHANGE, OUTCOME_EXCHANGE, command_key, shard_of
 
 OUTCOME_QUEUE: Final = "driver.outcomes"
 _WINDOW: Final = 200
 _AGAIN_SECONDS: Final = 0.2
+_PATIENCE_SECONDS: Final = 5.0
 _AWAY: Final = (aio_pika.exceptions.AMQPError, OSError, TimeoutError, asyncio.InvalidStateError, RuntimeError)
 
 FINAL: Final = {"applied", "rejected"}
@@ -32,12 +33,11 @@ async def publish(url: str, messages: Sequence[tuple[str, bytes]], per_second: f
     began = time.monotonic()
     while done < len(messages):
         try:
-            async with await aio_pika.connect(url, timeout=5) as connection:
-                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            async with _connected(url) as channel:
                 exchange = await channel.get_exchange(COMMAND_EXCHANGE, ensure=False)
                 while done < len(messages):
                     window = messages[done : done + _WINDOW]
-                    async with asyncio.timeout(30):
+                    async with asyncio.timeout(2 * _PATIENCE_SECONDS):
                         await asyncio.gather(*(_send(exchange, node, body) for node, body in window))
                     done += len(window)
                     if per_second:
@@ -46,7 +46,21 @@ async def publish(url: str, messages: Sequence[tuple[str, bytes]], per_second: f
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def _send(exchange: aio_pika.abc.AbstractExchange, node: str, body: bytes) -> None:
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[AbstractChannel]:
+    """A channel of a connection that is given up, and not waited for, when the broker dies under it."""
+    connection = await aio_pika.connect(url, timeout=_PATIENCE_SECONDS)
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        yield channel
+    finally:
+        with suppress(*_AWAY):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await connection.close()
+
+
+async def _send(exchange: AbstractExchange, node: str, body: bytes) -> None:
     message = aio_pika.Message(body, content_type="application/json", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
     await exchange.publish(message, command_key(shard_of(node)))
 
@@ -69,8 +83,7 @@ class Listener:
         self.losses = 0
 
     async def __aenter__(self) -> Self:
-        async with await aio_pika.connect(self._url) as connection:
-            channel = await connection.channel()
+        async with _connected(self._url) as channel:
             queue = await channel.declare_queue(OUTCOME_QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
             await queue.bind(OUTCOME_EXCHANGE, "#")
         self._task = asyncio.create_task(self._listen())
@@ -95,12 +108,15 @@ class Listener:
     async def _listen(self) -> None:
         while True:
             try:
-                async with await aio_pika.connect(self._url, timeout=5) as connection:
-                    channel = await connection.channel()
-                    await channel.set_qos(500)
-                    queue = await channel.get_queue(OUTCOME_QUEUE, ensure=False)
-                    await queue.consume(self._hear)
-                    await connection.closed()
+                async with _connected(self._url) as channel:
+                    async with asyncio.timeout(_PATIENCE_SECONDS):
+                        await channel.set_qos(500)
+                        queue = await channel.get_queue(OUTCOME_QUEUE, ensure=False)
+                        await queue.consume(self._hear)
+                    while True:  # asking is the one way to notice every kind of loss
+                        await asyncio.sleep(_AGAIN_SECONDS)
+                        async with asyncio.timeout(_PATIENCE_SECONDS):
+                            await channel.declare_queue(OUTCOME_QUEUE, passive=True)
             except _AWAY:
                 self.losses += 1
             await asyncio.sleep(_AGAIN_SECONDS)
