@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from yarl import URL
 
 from deploy.lib.processes import free_port
 from deploy.lib.stack import Stack
+from tests.certificates import Authority
 from tests.integration.broker_harness import DEADLINE_SECONDS, Taker, commands
 from tests.servers import Vhost
 from worker.broker.rabbit import RabbitBroker
@@ -27,31 +26,6 @@ CONFIGURATION = """[{{rabbit, [
   ]}}
 ]}}].
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """A certificate authority of the test's own."""
-
-    folder: Path
-    name: str = "ca"
-
-    def create(self) -> Authority:
-        self._openssl("req", "-x509", *self._key(self.name), "-subj", f"/CN={self.name}", "-out", f"{self.name}.pem")
-        return self
-
-    def issue(self, name: str, *extra: str) -> tuple[Path, Path]:
-        """A certificate and its key."""
-        signed = ("-CA", f"{self.name}.pem", "-CAkey", f"{self.name}.key", *extra)
-        self._openssl("req", "-x509", *self._key(name), "-subj", f"/CN={name}", *signed, "-out", f"{name}.pem")
-        return self.folder / f"{name}.pem", self.folder / f"{name}.key"
-
-    @staticmethod
-    def _key(name: str) -> tuple[str, ...]:
-        return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key")
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
 
 
 @pytest.fixture

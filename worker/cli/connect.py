@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from worker.cli.faults import UNREACHABLE, USAGE, CommandError
 
@@ -86,18 +87,21 @@ def broker_options(settings: Settings) -> BrokerOptions:
 
     Raises:
         SettingsError: its address is not set.
-        CommandError: a certificate cannot be read.
+        CommandError: a certificate cannot be read, or would not be used.
     """
     from worker.broker.session import BrokerOptions, tls_context
 
     url = settings.required("amqp_url")
+    encrypted = urlsplit(url).scheme == "amqps"
+    if not encrypted and (settings.amqp_cafile or settings.amqp_certfile):
+        raise CommandError("NODELEDGER_AMQP_URL is not encrypted though certificates are set: use amqps://", USAGE)
     try:
         tls = tls_context(settings.amqp_cafile, settings.amqp_certfile, settings.amqp_keyfile)
     except OSError as error:
         raise CommandError(f"cannot use the certificates in NODELEDGER_AMQP_…FILE: {error}", USAGE) from None
     return BrokerOptions(
         urls=(url,),
-        tls=tls if url.startswith("amqps:") else None,
+        tls=tls if encrypted else None,
         heartbeat_seconds=settings.heartbeat_seconds,
         connect_seconds=_CONNECT_SECONDS,
     )
