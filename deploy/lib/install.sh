@@ -8,8 +8,8 @@ python=$project/.venv/bin/python
 BASE_PACKAGES=(ca-certificates gcc libc6-dev libvirt-dev pkg-config rabbitmq-server)
 # Real guests without a daemon: libvirt's QEMU driver loaded into the worker.
 HYPERVISOR_PACKAGES=(libvirt-daemon-driver-qemu qemu-system-x86)
-# Tests talk to daemons of their own too, and make certificates.
-TEST_PACKAGES=("${HYPERVISOR_PACKAGES[@]}" libvirt-daemon openssl)
+# Tests talk to daemons and a pooler of their own too, and make certificates.
+TEST_PACKAGES=("${HYPERVISOR_PACKAGES[@]}" libvirt-daemon openssl pgbouncer)
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -51,9 +51,12 @@ ensure_packages() {
     [ $status -eq 0 ] || tail -n 20 "$output" >&2
     rm -f "$output"
     [ -z "$made_policy" ] || as_root rm -f $policy
-    # The package switches its node on for the next boot; the project runs one of its own.
+    # These packages switch their services on for the next boot; the project runs its own.
     if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" rabbitmq-server "* ]]; then
         as_root systemctl disable --quiet rabbitmq-server.service epmd.socket epmd.service || true
+    fi
+    if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" pgbouncer "* ]]; then
+        as_root systemctl disable --quiet pgbouncer.service || true
     fi
     return $status
 }

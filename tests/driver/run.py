@@ -74,7 +74,7 @@ class Run:
 async def pool(
     stack: Stack, vhost: Vhost, database: Database, folder: Path, workers: int, **settings: str
 ) -> AsyncIterator[Run]:
-    """Topology, workers behind proxies, and a listener; all gone at the end."""
+    """Topology, workers behind proxies unless ``settings`` give them addresses, and a listener; all gone at the end."""
     operator = shell(database, vhost)
     applied = await operator.run("topology", "apply")
     assert applied.status == 0, applied.err
@@ -82,12 +82,12 @@ async def pool(
     async with AsyncExitStack() as parts:
         amqp = await parts.enter_async_context(Proxy(stack.rabbitmq.port))
         postgres = await parts.enter_async_context(Proxy(stack.postgres.port))
-        own = operator.having(
-            amqp_url=str(URL(vhost.url).with_port(amqp.port)),
-            database_url=str(URL(database.worker_url).with_port(postgres.port)),
-            heartbeat_seconds=str(HEARTBEAT_SECONDS),
-            **settings,
-        )
+        behind = {"heartbeat_seconds": str(HEARTBEAT_SECONDS)}
+        if "amqp_url" not in settings:
+            behind["amqp_url"] = str(URL(vhost.url).with_port(amqp.port))
+        if "database_url" not in settings:
+            behind["database_url"] = str(URL(database.worker_url).with_port(postgres.port))
+        own = operator.having(**behind, **settings)
         listener = await parts.enter_async_context(Listener(vhost.url))
         crew = [Worker(f"worker-{number}", folder, own.environment) for number in range(workers)]
         for worker in crew:
@@ -125,11 +125,11 @@ async def fault_run(
         finally:
             breaking.cancel()
         report.figures["happened"] = dict(faults.done)
-        await _finish(run, work, report)
+        await finish(run, work, report)
     return report
 
 
-async def _finish(run: Run, work: Workload, report: Report) -> None:
+async def finish(run: Run, work: Workload, report: Report) -> None:
     """Wait until nothing is under way any more, and hold everything against the model."""
     connection = await asyncpg.connect(run.database.superuser_url)
     try:
