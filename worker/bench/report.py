@@ -29,6 +29,7 @@ def document(results: Results) -> dict[str, Any]:
         "starts": [asdict(start) for start in results.starts],
         "memory": [asdict(memory) for memory in results.memory],
         "growth": [asdict(point) for point in results.growth],
+        "failures": results.failures,
         "differences": results.differences,
         "criteria": [{**asdict(criterion), "met": criterion.met} for criterion in judge(results)],
     }
@@ -61,6 +62,8 @@ def _tables(results: Results) -> Iterator[RenderableType]:
         yield f"{memory.resident_mib:.0f} MiB resident after work for {memory.nodes:,} nodes"
     if results.growth:
         yield _growth(results)
+    for name, why in results.failures.items():
+        yield f"{name} could not be measured: {why}"
     yield _criteria(judge(results))
 
 

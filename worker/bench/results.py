@@ -123,5 +123,7 @@ class Results:
     starts: list[Start] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     growth: list[Point] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Parts that could not be measured, and why."""
     differences: int | None = None
     """Contradictions that the ledger held afterwards."""

@@ -46,11 +46,20 @@ async def measure(parts: Sequence[Part], options: Options, say: Callable[[str], 
         bench = Bench(rig, database, options, say)
         try:
             for part in parts:
-                await part.measure(bench, results)
+                await _measure(part, bench, results)
             results.differences = await database.differences()
         finally:
             await _clean_up(bench, say)
     return results
+
+
+async def _measure(part: Part, bench: Bench, results: Results) -> None:
+    """Measure one part; where it fails, the others are still worth having."""
+    try:
+        await part.measure(bench, results)
+    except CommandError as error:
+        results.failures[part.name] = error.text
+        bench.say(f"{part.name} failed: {error.text}")
 
 
 async def _idle(rig: Rig, database: Database) -> None:

@@ -65,7 +65,7 @@ def bench(
     report.show(results, Console(stderr=as_json))
     if as_json:
         console.print_document(report.document(results), as_json=True)
-    raise typer.Exit(FINDING if results.differences else OK)
+    raise typer.Exit(FINDING if results.differences or results.failures else OK)
 
 
 def _chosen(names: list[str] | None, *, growth: bool) -> list[Part]:

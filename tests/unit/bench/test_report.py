@@ -66,6 +66,15 @@ def test_the_tables_name_what_was_missed() -> None:
     assert "NO" in line
 
 
+def test_a_part_that_failed_is_told_beside_the_others() -> None:
+    found = results()
+    found.failures["mix"] = "3 of 100 commands were not applied"
+    out = io.StringIO()
+    show(found, Console(file=out, width=140))
+    assert "mix could not be measured: 3 of 100 commands were not applied" in out.getvalue()
+    assert document(found)["failures"] == found.failures
+
+
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
     draw(results(), tmp_path / "bench.png")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
