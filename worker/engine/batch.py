@@ -46,7 +46,8 @@ class Result:
     """What came of a batch.
 
     ``held`` are commands that go back to their lanes until the ``inquiries`` of
-    their nodes are answered. ``buried`` go to the dead letters.
+    their nodes are answered. ``buried`` go to the dead letters. ``stuck`` are
+    nodes of which a parked command has to stay so, and with it all behind it.
     """
 
     changes: Changes = field(default_factory=Changes)
@@ -54,6 +55,7 @@ class Result:
     outcomes: list[tuple[Item, Rendered]] = field(default_factory=list)
     held: list[Item] = field(default_factory=list)
     inquiries: dict[str, Inquiry] = field(default_factory=dict)
+    stuck: set[str] = field(default_factory=set)
     buried: list[tuple[Item, str, str]] = field(default_factory=list)
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
     duplicates: int = 0
@@ -121,6 +123,9 @@ class Decider:
             return
         if item.buried is not None:
             self._record_dead(item, *item.buried)
+            return
+        if item.parked is not None and command.node in self.result.stuck:
+            self.result.done.append(item)
             return
         waiting = self._waits_behind_others(item)
         denied = self.permissions.refusal(item, self.loaded.view.instances, waiting=waiting)
@@ -232,6 +237,8 @@ class Decider:
     def _park(self, item: Item, detail: str, *, blocking: bool, decision: Decision | None = None) -> None:
         """Keep a command, in order, until its hypervisor answers; say so once."""
         if item.parked is not None:
+            if blocking:
+                self.result.stuck.add(item.command.node)
             if item.parked.blocking != blocking:
                 self._unpark(item)
                 self._count_parked(item, blocking)

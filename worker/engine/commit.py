@@ -68,12 +68,14 @@ class Committer:
     async def _settle(self, batch: Batch) -> None:
         """Bring a batch to its end. Its lanes are unlocked whatever happens."""
         held: list[Item] = []
+        stuck: set[str] = set()
         try:
             for result in await self._guarded(batch.items, batch.facts):
                 self.hand_on(result)
                 held += result.held
+                stuck |= result.stuck
         finally:
-            self.lanes.done(batch, held)
+            self.lanes.done(batch, held, stuck)
 
     async def _guarded(self, items: Sequence[Item], facts: Facts) -> list[Result]:
         """Watch commands that were delivered before: one of them may be what killed its worker.
@@ -107,7 +109,7 @@ class Committer:
                 await self._count([item])
             for result in await self._isolating([item], facts):
                 results.append(result)
-                stopped |= result.inquiries.keys()
+                stopped |= result.inquiries.keys() | result.stuck
         return results
 
     async def _isolating(self, items: Sequence[Item], facts: Facts, tries: int = 1) -> list[Result]:
@@ -120,7 +122,7 @@ class Committer:
                 return await self._again(items[0], facts, tries, error)
         middle = len(items) // 2
         results = await self._isolating(items[:middle], facts)
-        stopped = {node for result in results for node in result.inquiries}
+        stopped = {node for result in results for node in result.inquiries.keys() | result.stuck}
         rest = [item for item in items[middle:] if item.command.node not in stopped]
         if rest:
             results += await self._isolating(rest, facts)
@@ -132,6 +134,8 @@ class Committer:
             return await self._isolating([item], facts, tries + 1)
         command = item.command
         _log.error("command fails for good", command=str(command.id), node=command.node, error=repr(error))
+        if item.buried is not None:
+            return [Result(done=[item])]  # its letter is safe; that it cannot be written down must not bury it for ever
         detail = "".join(traceback.format_exception(error))[-4096:]
         return [Result(buried=[(item, "poison", detail)])]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from worker.accounting.view import Facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from worker.engine.intake import Item
 
@@ -106,8 +106,12 @@ class Lanes:
             lane.facts = Facts()
         return batch
 
-    def done(self, batch: Batch, held: Iterable[Item] = ()) -> None:
-        """Unlock the lanes of a batch; commands that could not be decided yet go back where they were."""
+    def done(self, batch: Batch, held: Iterable[Item] = (), stuck: Collection[str] = ()) -> None:
+        """Unlock the lanes of a batch; commands that could not be decided yet go back where they were.
+
+        Of nodes that are ``stuck`` nothing parked stays on its lane: behind one
+        that is still parked none may go on, and all come back with it.
+        """
         back: dict[str, list[Item]] = {}
         for item in held:
             back.setdefault(item.command.node, []).append(item)
@@ -116,7 +120,20 @@ class Lanes:
             if items := back.get(lane.node):
                 lane.items.extendleft(reversed(items))
                 self.depth += len(items)
+            if lane.node in stuck:
+                self._forget_parked(lane)
             self._offer(lane)
+
+    def bring_back(self, node: str, items: Sequence[Item], facts: Facts) -> None:
+        """Put a node's parked commands first, in place of those that were brought back before and still wait."""
+        self._forget_parked(self._lane(node))
+        self.put_first(node, items, facts)
+
+    def _forget_parked(self, lane: Lane) -> None:
+        """Leave parked commands where they are parked; those whose letter is buried have yet to be recorded."""
+        kept = [item for item in lane.items if item.parked is None or item.buried is not None]
+        self.depth -= len(lane.items) - len(kept)
+        lane.items = deque(kept)
 
     def pause(self, node: str) -> None:
         """Offer nothing of a node while its hypervisor is asked."""

@@ -70,4 +70,4 @@ class ParkingAttendant:
         if reachable:
             await self._ledger.probe_again(node, self._least)
         if parked:
-            self._lanes.put_first(node, [unpark(one) for one in parked], facts)
+            self._lanes.bring_back(node, [unpark(one) for one in parked], facts)
