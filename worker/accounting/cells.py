@@ -24,8 +24,9 @@ class HostCell:
 
     ``shared`` and ``dedicated`` are masks of online CPUs. They are disjoint,
     or equal on a host that does not tell the two apart. ``siblings`` are all
-    sets of online CPUs that are threads of one core; ``cores`` are the same
-    without the CPUs that are neither shared nor dedicated, lowest CPU first.
+    sets of online CPUs that are threads of one core, in the inventory's order,
+    in which they are used; ``cores`` are the same without the CPUs that are
+    neither shared nor dedicated.
     Ratios are in millionths; ``pages`` are sorted by size.
     """
 
@@ -99,8 +100,8 @@ def host_cells(inventory: Inventory, online: int, shared: int, dedicated: int, p
 
 
 def _cores(siblings: Iterable[int], usable: int) -> tuple[int, ...]:
-    """Sibling sets without the CPUs that cannot be used, lowest CPU first."""
-    return tuple(sorted((core & usable for core in siblings if core & usable), key=lambda core: core & -core))
+    """Sibling sets without the CPUs that cannot be used."""
+    return tuple(core & usable for core in siblings if core & usable)
 
 
 def rooms_of(cells: Iterable[HostCell], used: Mapping[str, int], pinned: Iterable[int], own: int = 0) -> list[Room]:

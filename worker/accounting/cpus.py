@@ -62,7 +62,7 @@ def pack(
 ) -> Packing:
     """Choose host CPUs out of ``free`` for ``wanted`` vCPUs and ``reserved`` emulator CPUs.
 
-    ``cores`` are the sibling sets, lowest CPU first, and ``threads_per_core``
+    ``cores`` are the sibling sets in order of preference, and ``threads_per_core``
     the size of the largest. As many threads of each core as possible are used,
     so that siblings of the host are siblings in the guest:
 

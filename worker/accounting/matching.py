@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from worker.accounting.devices import Stock, bits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from worker.accounting.devices import Catalog, Demand, Want
 
@@ -91,6 +91,7 @@ def _together(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
     """
     catalog, stock, wants, _ = demand
     limits = [want.allowed & union(steps[-1]) for want, steps in zip(wants, tiers, strict=True)]
+    forms = _Forms(catalog, stock, limits)
     seen: set[object] = set()
     pending = [stock.free]
     for _ in range(MAX_BRANCHES):
@@ -103,10 +104,11 @@ def _together(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
         clash = _clash(catalog, choice)
         if clash is None:
             return choice
-        form = tuple(sorted(_forms(catalog, now, limits)))
-        if form not in seen:
-            seen.add(form)
-            pending += [now.free & ~(1 << clash), now.free & ~catalog.excludes[clash]]
+        for free in (now.free & ~(1 << clash), now.free & ~catalog.excludes[clash]):
+            form = forms.of(free)
+            if form not in seen:
+                seen.add(form)
+                pending.append(free)
     return None
 
 
@@ -116,22 +118,33 @@ def _clash(catalog: Catalog, choice: Choice) -> int | None:
     return next((number for number in bits(used) if catalog.excludes[number] & used), None)
 
 
-def _forms(catalog: Catalog, stock: Stock, limits: Sequence[int]) -> Iterator[tuple[object, ...]]:
-    """For each device with nothing above it, a form that is equal for alike ones and all that lies below them."""
-    wanted = union(limits) & stock.free
+class _Forms:
+    """Tells states apart by what is left on alike devices, not by which of them it is left on."""
 
-    def form(address: str) -> tuple[object, ...]:
-        own = sorted(
-            (
-                catalog.offers[number].mdev_type is None,
-                stock.units.get(number, 1),
-                tuple(mask >> number & 1 for mask in limits),
-            )
-            for number in bits(catalog.on.get(address, 0) & wanted)
-        )
-        return (tuple(own), tuple(sorted(form(child) for child in catalog.below.get(address, ()))))
+    def __init__(self, catalog: Catalog, stock: Stock, limits: Sequence[int]) -> None:
+        self.catalog = catalog
+        self.stock = stock
+        self.limits = limits
+        self.wanted = union(limits) & stock.free
+        self.roots = [root for root in catalog.below.get(None, ()) if catalog.related[root] & self.wanted]
+        self.known: dict[tuple[str, int], tuple[object, ...]] = {}
 
-    return (form(root) for root in catalog.below.get(None, ()) if catalog.related[root] & wanted)
+    def of(self, free: int) -> tuple[tuple[object, ...], ...]:
+        """A form that is equal for states that differ only in the choice among alike devices."""
+        return tuple(sorted(self._tree(root, free & self.wanted & self.catalog.related[root]) for root in self.roots))
+
+    def _tree(self, address: str, free: int) -> tuple[object, ...]:
+        """The form of a device and of all that lies below it."""
+        form = self.known.get((address, free))
+        if form is None:
+            own = sorted(self._offer(number) for number in bits(self.catalog.on.get(address, 0) & free))
+            below = sorted(self._tree(child, free) for child in self.catalog.below.get(address, ()))
+            form = self.known[address, free] = (tuple(own), tuple(below))
+        return form
+
+    def _offer(self, number: int) -> tuple[object, ...]:
+        whole = self.catalog.offers[number].mdev_type is None
+        return whole, self.stock.units.get(number, 1), tuple(mask >> number & 1 for mask in self.limits)
 
 
 def _matched(stock: Stock, wants: Sequence[Want], tiers: Sequence[Tiers], limits: Sequence[int]) -> Choice | None:

@@ -18,7 +18,7 @@ class Numbers(TypedDict, total=False):
     used: int
     capacity: int
     short_by: int
-    cells: list[dict[str, object]]
+    cells: list[dict[str, object]] | None
     devices: list[dict[str, object]]
 
 

@@ -4,52 +4,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from schemas.cpuset import format_cpu_set
 from worker.accounting.devices import bits
 from worker.accounting.matching import choose, union
 from worker.accounting.refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from uuid import UUID
 
     from schemas.outcomes import Reason
-    from worker.accounting.devices import Catalog, Demand, Stock, Want
+    from worker.accounting.devices import Demand, Want
     from worker.accounting.matching import Tiers
 
 MAX_SHOWN: Final = 64
 """How many devices one reason lists."""
 
 
-def why_no_devices(demand: Demand, tiers: Sequence[Tiers], held: Mapping[str, UUID], where: str = "") -> list[Reason]:
+def why_no_devices(
+    demand: Demand, tiers: Sequence[Tiers], held: Mapping[str, UUID], near: Sequence[int] = ()
+) -> list[Reason]:
     """A reason for each request that goes short when those before it have what they can.
 
-    ``short_by`` further devices for each, within its last tier, would do.
+    ``near`` are the host cells that the guest's cells would lie on, in their
+    order. ``short_by`` further devices for each, there or where else its last
+    tier reaches, would do.
     """
-    catalog, stock, wants, _ = demand
-    granted = grants(demand, tiers)
-    reasons: list[Reason] = []
-    for want, steps, grant in zip(wants, tiers, granted, strict=True):
-        if grant == want.units:
-            continue
-        reach = union(steps[-1])
-        matching = sum(catalog.offers[number].units for number in bits(want.allowed))
-        free = stock.count(want.allowed)
-        reasons.append(
-            refusal(
-                "no_device_fit",
-                f"{want.units} {want.name} requested, {_words(want, matching, free, stock.count(want.allowed & reach))}"
-                f"{where}: {want.units - grant} too few",
-                resource=want.name,
-                requested=want.units,
-                used=matching - free,
-                capacity=matching,
-                short_by=want.units - grant,
-                devices=[
-                    _state(catalog, stock, number, reach, held) for number in list(bits(want.allowed))[:MAX_SHOWN]
-                ],
-            )
+    short = [(want, reach, missing) for want, reach, missing in _short(demand, tiers) if missing]
+    where = f", for a guest on cells {format_cpu_set(near)}" if near else ""
+    return [
+        refusal(
+            "no_device_fit",
+            f"{want.units} {want.name} requested, {_words(demand, want, reach)}{where}: {missing} too few",
+            resource=want.name,
+            requested=want.units,
+            used=_matching(demand, want) - demand.stock.count(want.allowed),
+            capacity=_matching(demand, want),
+            short_by=missing,
+            devices=[_state(demand, number, reach, held) for number in list(bits(want.allowed))[:MAX_SHOWN]],
+            cells=[{"cell": cell, "guest_cells": str(number)} for number, cell in enumerate(near)] or None,
         )
-    return reasons
+        for want, reach, missing in short
+    ]
+
+
+def _short(demand: Demand, tiers: Sequence[Tiers]) -> Iterator[tuple[Want, int, int]]:
+    """For each request, where it may take from at most, and how many units it goes short of."""
+    for want, steps, grant in zip(demand.wants, tiers, grants(demand, tiers), strict=True):
+        yield want, union(steps[-1]), want.units - grant
+
+
+def _matching(demand: Demand, want: Want) -> int:
+    return sum(demand.catalog.offers[number].units for number in bits(want.allowed))
 
 
 def grants(demand: Demand, tiers: Sequence[Tiers]) -> list[int]:
@@ -69,9 +75,11 @@ def grants(demand: Demand, tiers: Sequence[Tiers]) -> list[int]:
     return [want.units for want in granted]
 
 
-def _words(want: Want, matching: int, free: int, reachable: int) -> str:
+def _words(demand: Demand, want: Want, reach: int) -> str:
+    matching = _matching(demand, want)
     if not matching:
         return "none of the node's devices matches"
+    free, reachable = demand.stock.count(want.allowed), demand.stock.count(want.allowed & reach)
     words = f"{free} of {matching} that match are free"
     if reachable < free:
         words += f", {reachable} of them near enough"
@@ -80,8 +88,9 @@ def _words(want: Want, matching: int, free: int, reachable: int) -> str:
     return words
 
 
-def _state(catalog: Catalog, stock: Stock, number: int, reach: int, held: Mapping[str, UUID]) -> dict[str, object]:
+def _state(demand: Demand, number: int, reach: int, held: Mapping[str, UUID]) -> dict[str, object]:
     """One device that matches, and what keeps it from the request."""
+    catalog, stock, _, _ = demand
     device, mdev_type, _ = catalog.offers[number]
     state: dict[str, object] = {"address": device.address, "cell": device.cell}
     if mdev_type is not None:

@@ -166,6 +166,5 @@ def _why_not(
     positions = arrange(rows, Nearby(nearby.cells, guest, demand._replace(wants=(), kept=()))) if demand.wants else None
     if positions is None:
         return [why_no_networks(table.rooms, rows, guest)]
-    cells = format_cpu_set(nearby.cells[position].id for position in positions)
     tiers = nearby.tiers(sum(1 << position for position in positions))
-    return why_no_devices(demand, tiers, occupancy.held, f", for a guest on cells {cells}")
+    return why_no_devices(demand, tiers, occupancy.held, [nearby.cells[position].id for position in positions])

@@ -116,7 +116,7 @@ def test_a_virtual_function_gives_way_to_a_physical_function_asked_for_beside_it
     assert take([*NIC, *other], *requests) == ["vf 0000:06:00.1", "pf 0000:05:00.0"]
 
 
-@pytest.mark.timeout(5)
+@pytest.mark.timeout(20)
 def test_functions_that_exclude_each_other_are_refused_without_trying_every_choice() -> None:
     devices = [
         pci(f"{card:02x}.{function}", type="vf" if function else "pf", parent=f"{card:02x}.0" if function else None)
