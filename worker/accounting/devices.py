@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from schemas.requests import Affinity, DeviceMatch, DeviceRequest
 
 _Key = TypeVar("_Key")
+_GLOB = frozenset("*?[")
 _VIRTUAL = frozenset({"pf", "vf", "vdpa"})
 
 
@@ -141,6 +142,8 @@ class Catalog:
         return allowed
 
     def _at(self, pattern: str, among: int) -> int:
+        if _GLOB.isdisjoint(pattern):
+            return self.by_property.get(("address", pattern), 0)
         numbers = (n for n in bits(among) if fnmatchcase(self.offers[n].device.address.lower(), pattern))
         return reduce(or_, (1 << number for number in numbers), 0)
 
@@ -193,6 +196,7 @@ def _properties(offer: Offer) -> Iterator[tuple[str, object]]:
     device = offer.device
     yield "vendor", device.vendor.lower()
     yield "product", device.product.lower()
+    yield "address", device.address.lower()
     yield "live_migratable", device.live_migratable
     for tag in device.tags.items():
         yield "tag", tag
