@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.model.fleet import NODES, OBSERVED, SETTINGS, SHAPES
 from tests.model.reference import Guest
-from tests.model.road import ModelLedger, Road
+from tests.model.road import AnyRoad, ModelLedger, Road
 
 PARK_DEADLINE = 600.0
 STRAY = 7
@@ -37,6 +37,10 @@ def _moving(machine: LedgerMachine) -> bool:
     return any(guest.move for guest in machine.guests.values())
 
 
+def _plays_hypervisors(machine: LedgerMachine) -> bool:
+    return machine.road.plays_hypervisors
+
+
 def _leased(machine: LedgerMachine) -> bool:
     return any(held.lease for guest in machine.guests.values() for held in guest.holds)
 
@@ -50,15 +54,19 @@ class LedgerMachine(RuleBasedStateMachine):
 
     steps: ClassVar[int] = 0
 
+    def new_road(self) -> AnyRoad:
+        """A road on a ledger of its own, with all hypervisors answering."""
+        road = Road(self.new_ledger(), PARK_DEADLINE)
+        road.bench.world.inventories = dict.fromkeys(NODES, OBSERVED[0])
+        return road
+
     def new_ledger(self) -> ModelLedger:
         raise NotImplementedError
 
     def __init__(self) -> None:
         super().__init__()
-        self.road = Road(self.new_ledger(), PARK_DEADLINE)
+        self.road = self.new_road()
         self.ids = 0
-        world = self.road.bench.world
-        world.inventories = dict.fromkeys(NODES, OBSERVED[0])
 
     @property
     def guests(self) -> dict[str, Guest]:
@@ -251,10 +259,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def let_time_pass(self, seconds: int) -> None:
         self.road.ledger.advance(seconds)
 
+    @precondition(_plays_hypervisors)
     @rule(repair=st.booleans(), astray=_rarely, node=_node)
     def audit(self, repair: bool, astray: bool, node: str) -> None:
         self.send("audit", node if astray else "gamma", repair=repair)
 
+    @precondition(_plays_hypervisors)
     @rule(number=st.integers(101, 103), state=st.sampled_from(["running", "absent"]))
     def run_what_nobody_claimed(self, number: int, state: str) -> None:
         self.road.work(20)
@@ -265,17 +275,20 @@ class LedgerMachine(RuleBasedStateMachine):
     def notice_leases(self) -> None:
         self.road.expire_leases()
 
+    @precondition(_plays_hypervisors)
     @rule(silent=st.booleans())
     def lose_or_find_the_hypervisor(self, silent: bool) -> None:
         world = self.road.bench.world
         self.road.work(20)
         world.silent = {"gamma"} if silent else set()
 
+    @precondition(_plays_hypervisors)
     @rule(number=st.integers(0, len(OBSERVED) - 1))
     def change_the_hardware(self, number: int) -> None:
         self.road.work(20)
         self.road.bench.world.inventories["gamma"] = OBSERVED[number]
 
+    @precondition(_plays_hypervisors)
     @rule(number=_instance, state=st.sampled_from(["absent", "running", "shut_off"]))
     def start_or_stop_a_domain(self, number: int, state: str) -> None:
         self.road.work(20)

@@ -142,7 +142,7 @@ class PostgresModelLedger:
         self._run(self.server.owner.execute(f"UPDATE clock.shift SET by = by + interval '{seconds} seconds'"))
 
     def snapshot(self) -> Snapshot:
-        return cast(Snapshot, self._run(_snapshot(self.server.owner)))
+        return cast(Snapshot, self._run(read_snapshot(self.server.owner)))
 
     def differences(self) -> list[str]:
         """What the product's own verification finds."""
@@ -165,7 +165,7 @@ class PostgresModelLedger:
         """The server stays for the next run."""
 
 
-async def _snapshot(owner: asyncpg.Connection) -> Snapshot:
+async def read_snapshot(owner: asyncpg.Connection) -> Snapshot:
     found = Snapshot()
     for row in await owner.fetch("SELECT * FROM nodeledger.node"):
         found.nodes[row["name"]] = {

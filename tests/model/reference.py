@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.model.room import Amounts, Json, capacity, cpu_pools, kin, missing, offered, plain_charge
+from tests.model.room import Amounts, Json, capacity, cell_charge, cpu_pools, kin, missing, offered, plain_charge
 
 
 @dataclass
@@ -158,7 +158,7 @@ class Reference:
         pins = [cpu for cell in cells for cpu in cell["pins"].values()]
         devices = [device["address"] for device in assignment["devices"]]
         charge = plain_charge(shape, place.policy)
-        charge |= {f"cell/{cell['host_cell']}/memory_mib": cell["memory_mib"] for cell in cells}
+        charge |= cell_charge(place.inventory, cells)
         own = self.guest(instance).on(node)
         own_pins = {cpu for held in own for cpu in held.pins}
         own_devices = {address for held in own for address in held.devices}

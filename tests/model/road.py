@@ -30,6 +30,28 @@ class Crash(BaseException):
     """The worker dies here."""
 
 
+class AnyRoad(Protocol):
+    """What the model drives: this road, or a whole worker's."""
+
+    plays_hypervisors: bool
+    bench: Bench
+    ledger: ModelLedger
+    dead: list[bytes]
+    sent: list[bytes]
+
+    def publish(self, command: Json) -> None: ...
+
+    def publish_body(self, body: bytes) -> None: ...
+
+    def work(self, limit: int, *, dies_in: int | None = None, dies_after: int | None = None) -> None: ...
+
+    def probe(self, node: str, address: str | None) -> None: ...
+
+    def expire_leases(self) -> None: ...
+
+    def replay(self, which: int) -> None: ...
+
+
 class ModelLedger(Protocol):
     """Decides and stores."""
 
@@ -81,6 +103,7 @@ class Road:
 
     ledger: ModelLedger
     park_deadline: float
+    plays_hypervisors: bool = True
     bench: Bench = field(default_factory=Bench)
     queues: dict[str, list[Message]] = field(default_factory=dict)
     lanes: dict[str, deque[Item]] = field(default_factory=dict)

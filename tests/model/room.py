@@ -84,6 +84,20 @@ def plain_charge(shape: Json, policy: Json) -> Amounts:
     return {name: amount for name, amount in charge.items() if amount}
 
 
+def cell_charge(inventory: Json, cells: list[Json]) -> Amounts:
+    """Memory on each host cell, and the pages for it where the host counts pages: the smallest there are."""
+    charge = {f"cell/{cell['host_cell']}/memory_mib": cell["memory_mib"] for cell in cells}
+    sizes = {
+        host["id"]: min(p["size_kib"] for p in host["pages"])
+        for host in inventory.get("cells", [])
+        if host.get("pages")
+    }
+    for cell in cells:
+        if size := sizes.get(cell["host_cell"]):
+            charge[f"cell/{cell['host_cell']}/pages/{size}"] = cell["memory_mib"] * 1024 // size
+    return charge
+
+
 def offered(inventory: Json, policy: Json, *, observed: bool) -> dict[str, Json]:
     patterns = policy.get("devices", [] if observed else None)
     return {
