@@ -9,28 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from tests.model.reference import Guest, Held, Place, Reference, Verdict, assignments, lease_of
+from tests.model.judge_nodes import audit, node_put, node_remove
+from tests.model.reference import Guest, Held, Reference, Ruling, Verdict, assignments, lease_of, nothing, refuse
 from tests.model.room import Json
 
-Effect = Callable[[Json], None]
-Ruling = tuple[Verdict, Effect]
-
 _SHAPE = ("resources", "topology", "devices")
-
-
-def _nothing(_outcome: Json) -> None:
-    return None
-
-
-def _no(*codes: str) -> Ruling:
-    return Verdict("rejected", set(codes)), _nothing
 
 
 def rule(ref: Reference, command: Json, now: datetime, *, waited: bool = False) -> Ruling:
     """What a command should come to that nothing holds back; ``waited`` tells one that others overtook."""
     expires = command.get("expires_at")
     if expires is not None and datetime.fromisoformat(expires) <= now:
-        return _no("expired")
+        return refuse("expired")
     kind = command["kind"]
     if kind in {"node.put", "node.remove", "claim", "expire", "audit"}:
         verdict, effect = _KINDS[kind](ref, command, now)
@@ -39,7 +29,7 @@ def rule(ref: Reference, command: Json, now: datetime, *, waited: bool = False) 
     if command.get("dry_run"):
         return Verdict(
             "rejected" if verdict.status == "parked" else verdict.status, verdict.codes, verdict.node
-        ), _nothing
+        ), nothing
     return verdict, effect
 
 
@@ -47,15 +37,15 @@ def _of_instance(ref: Reference, command: Json, now: datetime, *, waited: bool) 
     guest = ref.guests.get(command["instance"])
     kind, node, revision = command["kind"], command["node"], command.get("revision")
     if guest is not None and guest.is_past(revision) and not waited:
-        return _no("stale")
+        return refuse("stale")
     if kind != "delete":
         if guest is not None and guest.deleted:
-            return _no("superseded")
+            return refuse("superseded")
         homeless = guest is not None and not guest.holds and kind in {"migrate", "update"}
         if node not in ref.places and not homeless:
-            return _no("node_unknown")
+            return refuse("node_unknown")
         if guest is None or not (guest.on(node) or homeless):
-            return _no("instance_unknown")
+            return refuse("instance_unknown")
     verdict, effect = _KINDS[kind](ref, command, now)
 
     def with_revision(outcome: Json) -> None:
@@ -67,53 +57,11 @@ def _of_instance(ref: Reference, command: Json, now: datetime, *, waited: bool) 
     return verdict, with_revision
 
 
-def _node_put(ref: Reference, command: Json, _now: datetime) -> Ruling:
-    def settle(_outcome: Json) -> None:
-        node = command["node"]
-        before = ref.places.get(node)
-        inventory = command.get("inventory") or (before.inventory if before else None)
-        failed = before.failed_builds if before else 0
-        ref.places[node] = Place(command.get("hypervisor"), command.get("policy", {}), inventory, failed)
-        ref.look(node)
-
-    return Verdict("applied"), settle
-
-
-def _node_remove(ref: Reference, command: Json, _now: datetime) -> Ruling:
-    node = command["node"]
-    if node not in ref.places:
-        return _no("node_unknown")
-    holders = [guest for guest in ref.guests.values() if guest.on(node)]
-    orphans = [guest for guest in holders if guest.role("orphan")]
-    if holders and not command.get("force"):
-        return _no("node_in_use")
-
-    def remove(_outcome: Json) -> None:
-        for guest in orphans:
-            guest.release()
-        for guest in holders:
-            if guest in orphans:
-                continue
-            lost = guest.on(node)
-            guest.holds = [held for held in guest.holds if held.node != node]
-            if guest.role("move_destination") is not None:
-                guest.stranded = lost[0].shape
-            elif guest.holds:
-                guest.move = None
-                guest.holds[0].role = "active"
-            else:
-                guest.move = None
-                guest.stranded = guest.stranded or lost[0].shape
-        del ref.places[node]
-
-    return Verdict("applied"), remove
-
-
 def _claim(ref: Reference, command: Json, now: datetime) -> Ruling:
     members = command.get("instances") or [command]
     codes = {code for member in members for code in _unclaimable(ref, member)}
     if codes:
-        return Verdict("rejected", codes), _nothing
+        return Verdict("rejected", codes), nothing
     if "instances" in command:
         return _claim_group(ref, command, now)
     instance, tried = command["instance"], set()
@@ -124,7 +72,7 @@ def _claim(ref: Reference, command: Json, now: datetime) -> Ruling:
         tried |= codes
     else:
         alone = not command.get("candidates")
-        return Verdict("parked" if alone and "hypervisor_unreachable" in tried else "rejected", tried), _nothing
+        return Verdict("parked" if alone and "hypervisor_unreachable" in tried else "rejected", tried), nothing
 
     def take(outcome: Json) -> None:
         _claimed(ref, command, command, node, outcome["assignment"], now)
@@ -170,7 +118,7 @@ def _unclaimable(ref: Reference, member: Json) -> set[str]:
 
 def _resize(ref: Reference, command: Json, now: datetime) -> Ruling:
     if ref.guests[command["instance"]].role("orphan") is not None:
-        return _no("instance_unknown")
+        return refuse("instance_unknown")
     shape = {name: command[name] for name in _SHAPE if name in command}
     return _prepare(ref, command, shape, command.get("destination") or command["node"], now)
 
@@ -178,11 +126,11 @@ def _resize(ref: Reference, command: Json, now: datetime) -> Ruling:
 def _migrate(ref: Reference, command: Json, now: datetime) -> Ruling:
     guest = ref.guests[command["instance"]]
     if guest.role("orphan") is not None:
-        return _no("instance_unknown")
+        return refuse("instance_unknown")
     active = guest.role("active")
     shape = active.shape if active is not None else guest.stranded
     if guest.role("move_destination") is None and shape is None:
-        return _no("instance_unknown")
+        return refuse("instance_unknown")
     changed: Json = {name: command[name] for name in ("topology", "devices") if name in command}
     return _prepare(ref, command, {**(shape or {}), **changed}, command["destination"], now)
 
@@ -191,11 +139,11 @@ def _prepare(ref: Reference, command: Json, shape: Json, destination: str, now: 
     instance = command["instance"]
     guest = ref.guests[instance]
     if guest.role("move_destination") is not None:
-        return _no("move_in_progress")
+        return refuse("move_in_progress")
     codes = ref.fit(destination, instance, shape)
     if codes:
         waits = codes == {"hypervisor_unreachable"} and destination == command["node"]
-        return Verdict("parked" if waits else "rejected", codes), _nothing
+        return Verdict("parked" if waits else "rejected", codes), nothing
 
     def take(outcome: Json) -> None:
         held = ref.take(destination, instance, "move_destination", shape, outcome["assignment"], lease_of(command, now))
@@ -215,7 +163,7 @@ def _confirm(ref: Reference, command: Json, _now: datetime) -> Ruling:
     guest = ref.guests[command["instance"]]
     new = guest.role("move_destination")
     if new is None and all(held.lease is None for held in guest.holds):
-        return _no("no_move")
+        return refuse("no_move")
 
     def settle(_outcome: Json) -> None:
         if new is not None:
@@ -228,7 +176,7 @@ def _confirm(ref: Reference, command: Json, _now: datetime) -> Ruling:
 def _revert(ref: Reference, command: Json, _now: datetime) -> Ruling:
     guest = ref.guests[command["instance"]]
     if guest.role("move_destination") is None:
-        return _no("no_move")
+        return refuse("no_move")
     return Verdict("applied"), lambda _outcome: _undo(guest)
 
 
@@ -284,7 +232,7 @@ def _delete(ref: Reference, command: Json, _now: datetime) -> Ruling:
         elif state == "running":
             codes.add("domain_still_running")
     if codes:
-        return Verdict("parked" if silent_here else "parked aside", codes), _nothing
+        return Verdict("parked" if silent_here else "parked aside", codes), nothing
 
     def bury(_outcome: Json) -> None:
         gone = ref.guests.setdefault(instance, Guest())
@@ -292,30 +240,6 @@ def _delete(ref: Reference, command: Json, _now: datetime) -> Ruling:
         gone.deleted = True
 
     return Verdict("applied"), bury
-
-
-def _audit(ref: Reference, command: Json, _now: datetime) -> Ruling:
-    """Charge what runs and nobody ever claimed; give up that charge once it runs no more."""
-    node = command["node"]
-    if node not in ref.places:
-        return _no("node_unknown")
-    if ref.places[node].hypervisor is None:
-        return _no("invalid_request")
-    if node in ref.world.silent:
-        return _no("hypervisor_unreachable")
-
-    def repair(_outcome: Json) -> None:
-        if not command.get("repair"):
-            return
-        running = {name for (where, name), state in ref.world.domains.items() if where == node and state == "running"}
-        for name, guest in ref.guests.items():
-            if guest.role("orphan") is not None and guest.on(node) and name not in running:
-                guest.release()
-        for name in running - ref.guests.keys():
-            held = Held(node, "orphan", {}, {"vcpus": 1, "memory_mib": 64}, set(), set())
-            ref.guests[name] = Guest(holds=[held])
-
-    return Verdict("applied"), repair
 
 
 def _expire(ref: Reference, command: Json, now: datetime) -> Ruling:
@@ -353,8 +277,8 @@ def _seen(ref: Reference, instance: str, held: Held, new: Held | None, old: Held
 
 
 _KINDS: dict[str, Callable[[Reference, Json, datetime], Ruling]] = {
-    "node.put": _node_put,
-    "node.remove": _node_remove,
+    "node.put": node_put,
+    "node.remove": node_remove,
     "claim": _claim,
     "resize": _resize,
     "migrate": _migrate,
@@ -363,6 +287,6 @@ _KINDS: dict[str, Callable[[Reference, Json, datetime], Ruling]] = {
     "abort": _abort,
     "update": _update,
     "delete": _delete,
-    "audit": _audit,
+    "audit": audit,
     "expire": _expire,
 }

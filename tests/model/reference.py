@@ -8,6 +8,7 @@ it takes over the outcome's, after proving that it was allowed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -81,6 +82,18 @@ class Verdict:
     status: str
     codes: set[str] = field(default_factory=set)
     node: str | None = None
+
+
+Ruling = tuple[Verdict, Callable[[Json], None]]
+"""What a command should come to, and what it changes if that is to be applied."""
+
+
+def nothing(_outcome: Json) -> None:
+    """Change nothing."""
+
+
+def refuse(*codes: str) -> Ruling:
+    return Verdict("rejected", set(codes)), nothing
 
 
 def largest(charges: list[Amounts]) -> Amounts:
