@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger, Processor
 
-_CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#\"'<>]*@")
+# Behind a colon anything may be a password, also one that was not written as an address demands.
+_CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#\"'<>:@]*:[^\s\"'<>]*|[^\s/?#\"'<>]*)@")
 _NAMED_SECRET: Final = re.compile(
-    r"(?i)\b(password|passwd|passphrase|secret|token)(\\?[\"']?\s*[=:]\s*\\?[\"']?)[^\s\"'&,;\\]+"
+    r"(?i)\b(\w*(?:password|passwd|passphrase|secret|token))(\\?[\"']?\s*[=:]\s*)"
+    r"(?:(\\\")(?:(?!\\\")[^\"])+|(\")(?:\\.|[^\"\\])+|(')[^'\"]+|[^\s\"'&,;\\]+)"
 )
 _CHATTY: Final = ("aio_pika", "aiormq", "aiohttp.access", "asyncio", "asyncpg")
 
 
 def redact(text: str) -> str:
     """The text without the user and password of any address in it, and without named secrets."""
-    return _NAMED_SECRET.sub(r"\1\2***", _CREDENTIALS.sub(r"\1***@", text))
+    return _NAMED_SECRET.sub(r"\1\2\3\4\5***", _CREDENTIALS.sub(r"\1***@", text))
 
 
 def configure_logging(

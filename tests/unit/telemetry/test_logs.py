@@ -115,6 +115,9 @@ def test_lines_for_people_are_redacted_too() -> None:
         ("host=h password=hunter2 user=u", "host=h password=*** user=u"),
         ('{"password": "hunter2", "secret":"x"}', '{"password": "***", "secret":"***"}'),
         ("the token is unknown", "the token is unknown"),
+        ("amqp://u:p/w?#@ss@h/v", "amqp://***@h/v"),
+        ("PGPASSWORD=hunter2 password='two words'", "PGPASSWORD=*** password='***'"),
+        ('{"password": "two \\"words\\" more", "x": 1}', '{"password": "***", "x": 1}'),
     ],
 )
 def test_credentials_are_masked_and_nothing_else(text: str, shown: str) -> None:
