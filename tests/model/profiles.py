@@ -21,17 +21,19 @@ LONG: Final = os.environ.get("NODELEDGER_MODEL") == "long"
 TIMEOUT_SECONDS: Final = 36_000 if LONG else 300
 
 
-def play(machine: type[LedgerMachine], *, runs: int, steps: int, long_runs: int) -> None:
-    """Play a number of runs of so many steps each; 100 steps each in the long profile."""
+def play(machine: type[LedgerMachine], *, runs: int, steps: int, long_steps: int) -> None:
+    """Play a number of runs of so many steps each; in the long profile until there were as many steps as it wants."""
     machine.steps = 0
     began = time.monotonic()
     profile = settings(
-        max_examples=long_runs if LONG else runs,
+        max_examples=100 if LONG else runs,
         stateful_step_count=100 if LONG else steps,
         deadline=None,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(machine, settings=profile)
+    while LONG and machine.steps < long_steps:
+        run_state_machine_as_test(machine, settings=profile)
     seconds = time.monotonic() - began
     sys.stderr.write(f"{machine.__name__}: {machine.steps} steps in {seconds:.1f} s, {machine.steps / seconds:.0f}/s\n")

@@ -14,4 +14,4 @@ class CoreMachine(LedgerMachine):
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)
 def test_every_decision_is_what_the_model_says_and_nothing_leaks() -> None:
-    play(CoreMachine, runs=80, steps=60, long_runs=1010)
+    play(CoreMachine, runs=80, steps=60, long_steps=100_000)

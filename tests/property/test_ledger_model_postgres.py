@@ -58,4 +58,4 @@ def server(stack: Stack) -> Iterator[Server]:
 @pytest.mark.timeout(TIMEOUT_SECONDS)
 def test_the_ledger_in_postgres_does_what_the_model_says(server: Server) -> None:
     PostgresMachine.server = server
-    play(PostgresMachine, runs=25, steps=40, long_runs=250)
+    play(PostgresMachine, runs=25, steps=40, long_steps=20_000)
