@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Side")
 
 _WARM_UP: Final = 1000
+# It is so slow that it would take most of the time.
+_PLAIN_SHARE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Bench:
                 sides.append(Plain(self.rig, warm.answer_bytes, names))
             for side in sides:
                 await stack.enter_async_context(started(side))
-                await self.run(side, load, names, self.warm_up)
+                await self.run(side, load, names, self.warm_up // (_PLAIN_SHARE if isinstance(side, Plain) else 1))
             sides.insert(1, workers)
             runs = await self._by_turns(scenario, sides, names)
         return Comparison(scenario.name, scenario.title, runs)
@@ -84,7 +86,8 @@ class Bench:
             for side in sides:
                 self.say(f"{scenario.title}: {side.name}, {turn + 1} of {self.options.repeats}")
                 own = await self.nodes(load, side) if load.fresh and isinstance(side, Workers) else names
-                runs[side.name].append(await self.run(side, load, own, self.options.commands))
+                count = self.options.commands // (_PLAIN_SHARE if isinstance(side, Plain) else 1)
+                runs[side.name].append(await self.run(side, load, own, count))
         return runs
 
     async def run(self, side: Side, load: Load, names: list[str], count: int) -> Run:
