@@ -21,118 +21,12 @@ from schemas.commands import Shape
 from schemas.cpuset import parse_cpu_set
 from schemas.inventory import Inventory
 from schemas.policy import Policy
+from tests.property.drawing import inventories, policies, requests
 from worker.accounting.host import Host, build_host
 from worker.accounting.place import place
 from worker.accounting.state import Occupancy, Placement, beside, merged
 
 MORE = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-PAGE_SIZES = (4, 2048)
-
-
-@st.composite
-def inventories(draw: st.DrawFn) -> dict[str, Any]:
-    """Up to four cells of up to four cores of one, two or four threads, some of them offline; up to six devices."""
-    threads = draw(st.sampled_from([1, 2, 2, 4]))
-    cells, first = [], 0
-    for number in range(draw(st.integers(0, 4))):
-        cores = draw(st.integers(0, 4))
-        memory = 1024 * draw(st.integers(1, 8))
-        cells.append(
-            {
-                "id": number * 2,
-                "socket": draw(st.sampled_from([None, 0, 1])),
-                "cpus": f"{first}-{first + cores * threads - 1}" if cores else "",
-                "siblings": [
-                    ",".join(str(first + core + cores * thread) for thread in range(threads)) for core in range(cores)
-                ],
-                "memory_mib": memory,
-                "pages": [{"size_kib": size, "total": memory * 512 // size} for size in PAGE_SIZES],
-                "physnets": draw(st.lists(st.sampled_from(["a", "b"]), unique=True)),
-            }
-        )
-        first += cores * threads
-    cpus = max(first, 4)
-    offline = draw(st.sets(st.integers(0, cpus - 1), max_size=2))
-    return {
-        "cpus": ",".join(str(cpu) for cpu in range(cpus) if cpu not in offline),
-        "memory_mib": sum(cell["memory_mib"] for cell in cells) or 8192,
-        "disk_gib": 100,
-        "cells": cells,
-        "devices": draw(devices(len(cells))),
-        "custom": {"CUSTOM_A": draw(st.integers(0, 3))},
-    }
-
-
-@st.composite
-def devices(draw: st.DrawFn, cells: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    where = st.sampled_from([None, *(number * 2 for number in range(cells))])
-    for card in range(draw(st.integers(0, 3))):
-        common = {"vendor": "10de", "product": draw(st.sampled_from(["0001", "0002"])), "cell": draw(where)}
-        kind = draw(st.sampled_from(["pci", "pf", "mdev"]))
-        address = f"0000:0{card}:00.0"
-        if kind == "mdev":
-            found.append({**common, "address": address, "mdev_types": {"t1": 2, "t2": draw(st.integers(0, 1))}})
-            continue
-        found.append({**common, "address": address, "type": kind})
-        found += [
-            {**common, "address": f"0000:0{card}:00.{number + 1}", "type": "vf", "parent": address}
-            for number in range(draw(st.integers(0, 2)) if kind == "pf" else 0)
-        ]
-    return found
-
-
-@st.composite
-def policies(draw: st.DrawFn) -> dict[str, Any]:
-    cut = draw(st.integers(0, 6))
-    sets = draw(
-        st.sampled_from(
-            [{}, {"dedicated_cpus": "0-63"}, {"shared_cpus": f"0-{cut}", "dedicated_cpus": f"{cut + 1}-63"}]
-        )
-    )
-    ratios = {"vcpus": draw(st.sampled_from(["1.0", "2.5"])), "memory": draw(st.sampled_from(["1.0", "1.5"]))}
-    reserved = {"memory_mib": draw(st.integers(0, 512)), "pages": [{"cell": 0, "size_kib": 2048, "count": 16}]}
-    return {
-        **sets,
-        "ratios": ratios,
-        "reserved": reserved,
-        "cell_strategy": draw(st.sampled_from(["spread", "pack"])),
-        "overhead": {"memory_mib_per_vcpu": draw(st.sampled_from([0, 7]))},
-    }
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> dict[str, Any]:
-    cells = draw(st.integers(1, 3))
-    vcpus, memory = cells * draw(st.integers(1, 3)), cells * 256 * draw(st.integers(1, 6))
-    policy = draw(st.sampled_from([None, "shared", "dedicated", "dedicated", "mixed"]))
-    topology: dict[str, Any] | None = None if policy is None else {"cpu_policy": policy}
-    if topology is not None:
-        topology["cells"] = draw(st.sampled_from([None, cells]))
-        topology["page_size"] = draw(st.sampled_from([None, None, "small", "large", "any", 2048]))
-        topology["networks"] = {"physnets": draw(st.lists(st.sampled_from(["a", "b"]), max_size=1))}
-        if policy in {"dedicated", "mixed"}:
-            topology["thread_policy"] = draw(st.sampled_from([None, "prefer", "require", "isolate"]))
-            topology["emulator_threads"] = draw(st.sampled_from([None, "share", "isolate"]))
-        if policy == "mixed":
-            vcpus = max(vcpus, 2)
-            topology["cells"] = topology["cells"] and 1
-            topology["dedicated_vcpus"] = f"1-{vcpus - 1}"
-    wants = [
-        {
-            "name": f"d{number}",
-            "count": draw(st.integers(1, 2)),
-            "match": [{"product": product} if (product := draw(st.sampled_from([None, "0001"]))) else {}],
-            "type": draw(st.sampled_from([None, "pci", "pf", "vf", "mdev"])),
-            "affinity": draw(st.sampled_from(["required", "legacy", "preferred", "socket"])),
-        }
-        for number in range(draw(st.sampled_from([0, 0, 0, 1, 2])))
-    ]
-    return {
-        "resources": {"vcpus": vcpus, "memory_mib": memory, "custom": draw(st.sampled_from([{}, {"CUSTOM_A": 1}]))},
-        "topology": topology,
-        "devices": wants,
-    }
 
 
 def compiled(inventory: dict[str, Any], policy: dict[str, Any]) -> Host:
