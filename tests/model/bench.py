@@ -49,6 +49,8 @@ class Bench:
             assert may_be_dead, f"put away: {outcome}"
             self._settled(command, text)
             return
+        if parked:
+            self._comes_in_turn(command["id"])
         now = datetime.fromisoformat(outcome["at"])
         if not parked and (behind := self._waits(command)):
             assert status == "parked", f"went ahead of {behind}"
@@ -61,6 +63,12 @@ class Bench:
             self.charged.append((now, "blue", self._blue()))
             self.past.append((now, {name: self.reference.used(name) for name in self.reference.places}))
         self._settled(command, text, blocking=verdict.status == "parked")
+
+    def _comes_in_turn(self, command: str) -> None:
+        """What waited behind others is not decided before them."""
+        node, blocking = self.parked[command]
+        waiting = [id for id, (where, blocks) in self.parked.items() if where == node and blocks]
+        assert not blocking or waiting[0] == command, "went ahead of what was parked before it"
 
     def _compare(self, command: Json, verdict: Verdict, outcome: Json) -> None:
         status, codes = outcome["status"], {reason["code"] for reason in outcome["reasons"]}
@@ -102,7 +110,8 @@ class Bench:
             self.parked.pop(command["id"], None)
 
     def still_parked(self, command: Json, *, blocking: bool) -> None:
-        """A command came back from its wait and has to wait on."""
+        """A command was parked, or came back from its wait and has to wait on, at the end of the line."""
+        self.parked.pop(command["id"], None)
         self.parked[command["id"]] = (command["node"], blocking)
 
     def _blue(self) -> Amounts:

@@ -242,6 +242,13 @@ class Road:
                 held.setdefault(item.command.node, []).append(item)
         for node, items in held.items():
             self.lanes.setdefault(node, deque()).extendleft(reversed(items))
+        for node in {node for result in results for node in result.stuck}:
+            self._forget_parked(node)
+
+    def _forget_parked(self, node: str) -> None:
+        """Leave what is parked where it is parked, unless it has only to be recorded as dead."""
+        lane = self.lanes.get(node, deque())
+        self.lanes[node] = deque(item for item in lane if item.parked is None or item.buried is not None)
 
     def _acknowledge(self, item: Item) -> None:
         if item.delivery is not None:
@@ -266,7 +273,8 @@ class Road:
             if self.offered.observations[node].inventory is None:
                 latest = self.ledger.now() - timedelta(seconds=self.park_deadline)
                 parked = [one for one in parked if one.parked_at is not None and one.parked_at <= latest]
-        self.lanes.setdefault(node, deque()).extendleft(reversed([unpark(one) for one in parked]))
+        self._forget_parked(node)
+        self.lanes[node].extendleft(reversed([unpark(one) for one in parked]))
 
     def expire_leases(self) -> None:
         for lease in self.ledger.due_leases():
