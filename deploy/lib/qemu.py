@@ -7,6 +7,7 @@ what it can do takes ten seconds the first time and is remembered in the folder;
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -14,14 +15,21 @@ from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor import Hypervisors
 
 DEADLINE_SECONDS = 60.0
-# Without stdio_handler a guest would need virtlogd, with namespaces the right to mount; the others are for root alone.
-SETTINGS = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\nnamespaces = []\n'
+# Without the first a guest would need virtlogd, with namespaces the right to mount.
+SETTINGS = 'stdio_handler = "file"\nnamespaces = []\nsecurity_driver = "none"\n'
+ROOT_SETTINGS = 'user = "root"\ngroup = "root"\n'
+
+
+def configure(root: Path) -> None:
+    """Write the driver's settings into the folder."""
+    (root / "etc").mkdir(parents=True, exist_ok=True)
+    settings = SETTINGS + ROOT_SETTINGS if os.geteuid() == 0 else SETTINGS
+    (root / "etc" / "qemu.conf").write_text(settings, encoding="ascii")
 
 
 async def prepare(root: Path) -> str:
     """Make the folder ready and return its address; raises HypervisorUnreachable where QEMU cannot run."""
-    (root / "etc").mkdir(parents=True, exist_ok=True)
-    (root / "etc" / "qemu.conf").write_text(SETTINGS, encoding="ascii")
+    configure(root)
     uri = f"qemu:///embed?root={root}"
     hypervisors = Hypervisors(allowed=[uri], deadline_seconds=DEADLINE_SECONDS)
     await hypervisors.start()

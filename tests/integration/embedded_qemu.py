@@ -13,13 +13,11 @@ from uuid import UUID, uuid4
 
 import libvirt
 
+from deploy.lib.qemu import configure
 from worker.hypervisor import Hypervisors
 
 DEADLINE_SECONDS = 90.0
 """Asking QEMU what it can do takes ten seconds where it may not use /dev/kvm."""
-
-SETTINGS = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\nnamespaces = []\n'
-"""Without ``stdio_handler`` a guest needs virtlogd, with namespaces it may mount; the user and group are for root."""
 
 DOMAIN = """<domain type='qemu'><name>guest</name><uuid>{uuid}</uuid><memory unit='MiB'>32</memory><vcpu>1</vcpu>
   <cputune><vcpupin vcpu='0' cpuset='0'/></cputune><os><type arch='x86_64' machine='pc'>hvm</type></os>
@@ -28,8 +26,7 @@ DOMAIN = """<domain type='qemu'><name>guest</name><uuid>{uuid}</uuid><memory uni
 
 async def life(root: Path) -> dict[str, object]:
     """Define, start, pause, stop and undefine a guest."""
-    (root / "etc").mkdir(parents=True, exist_ok=True)
-    (root / "etc" / "qemu.conf").write_text(SETTINGS)
+    configure(root)
     uri, instance = f"qemu:///embed?root={root}", uuid4()
     pool = Hypervisors(allowed=[uri], deadline_seconds=DEADLINE_SECONDS)
     await pool.start()
