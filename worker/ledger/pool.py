@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -10,6 +11,9 @@ from worker.ledger.roles import apply_settings, settings_in_force
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+
+_SERVERS: Final = re.compile(r"([a-z]+://(?:[^/?#]*@)?)([^/?#@]*)(.*)")
 
 
 class LeanConnection(asyncpg.Connection):
@@ -24,6 +28,51 @@ class LeanConnection(asyncpg.Connection):
     def get_reset_query(self) -> str:
         """Nothing to run."""
         return ""
+
+
+class Servers:
+    """The servers that an address names, of which one is the primary now.
+
+    asyncpg tries them in turn too, but a machine that is silent, as one without
+    power is, takes up all the time there is, and one that is full ends the
+    search. Here each has its share of the time, whatever is wrong with it the
+    next is asked, and the one that answered last is asked first.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._urls = single_addresses(url)
+
+    async def connect(
+        self,
+        *_: Any,
+        timeout: float,  # noqa: ASYNC109 - as asyncpg calls it
+        **options: Any,
+    ) -> asyncpg.Connection:
+        """Connect to the first that lets us in; ``timeout`` in seconds is for all of them together.
+
+        Raises:
+            OSError, asyncpg.PostgresError, asyncpg.InternalClientError: none does; what the last one said.
+        """
+        urls = self._urls
+        for url in urls:
+            try:
+                connection: asyncpg.Connection = await asyncpg.connect(url, timeout=timeout / len(urls), **options)
+            except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError):
+                if url == urls[-1]:
+                    raise
+                continue
+            self._urls = [url, *(other for other in urls if other != url)]
+            break
+        return connection
+
+
+def single_addresses(url: str) -> list[str]:
+    """An address like ``postgresql://u:p@h1:5432,h2:5432/db``, once for each of its servers."""
+    found = _SERVERS.fullmatch(url)
+    if found is None:
+        return [url]
+    start, servers, end = found.groups()
+    return [f"{start}{server}{end}" for server in servers.split(",")]
 
 
 async def connect_pool(
@@ -43,15 +92,18 @@ async def connect_pool(
     ``statement_timeout``, which then decides. ``statement_cache`` must be false
     behind a PgBouncer that knows no prepared statements (before 1.21, or with
     ``max_prepared_statements = 0``). Without ``ssl`` the URL's ``sslmode`` and
-    its companions decide. Only ``application_name`` travels as a start-up
+    its companions decide. It may name several servers (see :class:`Servers`),
+    and should then end in ``?target_session_attrs=read-write``. Only ``application_name`` travels as a start-up
     parameter; every other setting belongs to the role (see
     :mod:`worker.ledger.roles`).
 
     Raises:
         OSError, asyncpg.PostgresError: the database cannot be reached or refuses.
     """
-    pool = await asyncpg.create_pool(
+    connect: Any = Servers(url).connect  # asyncpg's type for it knows nothing of a coroutine function
+    pool: asyncpg.Pool = await asyncpg.create_pool(
         url,
+        connect=connect,
         min_size=min_size,
         max_size=max_size,
         timeout=connect_timeout,
