@@ -26,15 +26,30 @@ class SettingsError(Exception):
 
 def _address_of(*schemes: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
-        try:
-            valid = urlsplit(value.get_secret_value()).scheme in schemes
-        except ValueError:
-            valid = False
-        if not valid:
+        # Not with urllib, to which an address of several servers is none.
+        if value.get_secret_value().partition("://")[0] not in schemes:
             raise ValueError(f"should be an address that starts with {' or '.join(f'{name}://' for name in schemes)}")
         return value
 
     return AfterValidator(check)
+
+
+def broker_addresses(text: str) -> tuple[str, ...]:
+    """The addresses of a cluster's nodes, apart by spaces or commas; a comma inside a password separates nothing."""
+    return tuple(re.split(r"[\s,]+(?=amqps?://)", text.strip(" \t\r\n,")))
+
+
+def _one_cluster(value: SecretStr) -> SecretStr:
+    """One way in: what holds for the first address, such as its encryption and user, holds for all."""
+    try:
+        found = [urlsplit(address) for address in broker_addresses(value.get_secret_value())]
+    except ValueError:
+        found = []
+    if not found or any(address.scheme not in {"amqp", "amqps"} for address in found):
+        raise ValueError("should be an address that starts with amqp:// or amqps://, or several of them")
+    if len({(address.scheme, address.username, address.path) for address in found}) > 1:
+        raise ValueError("its addresses should have the same scheme, user and virtual host")
+    return value
 
 
 def _words(value: object) -> object:
@@ -45,7 +60,7 @@ def _rules(value: object) -> object:
     return read_rules(value) if isinstance(value, str) else value
 
 
-AmqpUrl = Annotated[SecretStr, _address_of("amqp", "amqps")]
+AmqpUrl = Annotated[SecretStr, AfterValidator(_one_cluster)]
 DatabaseUrl = Annotated[SecretStr, _address_of("postgres", "postgresql")]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Rules = Annotated[tuple[PermissionRule, ...] | None, NoDecode, BeforeValidator(_rules)]
@@ -67,7 +82,7 @@ class Settings(BaseSettings):
     )
 
     amqp_url: AmqpUrl | None = None
-    """The broker's address, with user, password and virtual host."""
+    """The broker's address, with user, password and virtual host; one for each node of a cluster, apart by spaces."""
     amqp_cafile: Path | None = None
     """File of the certificate authorities trusted to vouch for the broker; needs an ``amqps://`` address."""
     amqp_certfile: Path | None = None
@@ -86,7 +101,7 @@ class Settings(BaseSettings):
     """Unacknowledged messages a worker takes from one shard."""
 
     database_url: DatabaseUrl | None = None
-    """The database's address in the worker's role."""
+    """The database's address in the worker's role; ``u:p@a:5432,b:5432/db?target_session_attrs=read-write`` for two."""
     database_owner_url: DatabaseUrl | None = None
     """The database's address in the role that owns the schema; only for ``db upgrade`` and ``db check``."""
     database_reader_url: DatabaseUrl | None = None
@@ -116,6 +131,8 @@ class Settings(BaseSettings):
     """Interval at which outcomes that a crash left unpublished are looked for, in seconds."""
     shutdown_seconds: Seconds = 30
     """How long a worker that was told to stop may take to finish what it has begun, in seconds."""
+    hang_seconds: Seconds = 30
+    """How long a worker may be busy without a pause before it is taken for hung and ends itself, in seconds."""
 
     permissions: Rules = None
     """Which broker users may send what: rules as JSON, or a ``.toml`` or ``.json`` file of them; unset: everything."""

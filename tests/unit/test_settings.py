@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from worker.settings import Settings, SettingsError, describe_settings, load_settings
+from worker.settings import Settings, SettingsError, broker_addresses, describe_settings, load_settings
 
 SECRET = "hunter2"
 
@@ -105,6 +105,15 @@ def test_a_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path:
     settings = load_settings()
     assert settings.amqp_url == SecretStr(f"amqp://u:{SECRET}@h/v")
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+def test_the_broker_may_have_an_address_for_each_node_of_its_cluster() -> None:
+    nodes = ("amqp://u:a,b@h1/v", "amqp://u:a,b@h2:5673/v")
+    for between in (",", " ", "\n", ", "):
+        assert broker_addresses(f" {between.join(nodes)}\n") == nodes
+    assert load_settings(amqp_url=" ".join(nodes)).amqp_url is not None
+    assert "same scheme" in fault(AMQP_URL="amqp://u@h1/v,amqps://u@h2/v")
+    assert "same scheme" in fault(AMQP_URL="amqp://u@h1/v,amqp://u@h2/w")
 
 
 def test_a_secrets_file_that_is_of_no_use_is_named(tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ class Session:
         self.link: Link | None = None
         self.generation = 0
         self.last_error: str | None = None
+        self.failures = 0
         self._options = options
         self._role = role
         self._on_ready = on_ready
@@ -250,6 +251,7 @@ class Session:
             try:
                 await self._live(url)
             except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
+                self.failures += 1
                 self.last_error = f"{censor_url(url)}: {str(error) or type(error).__name__}"
                 logger.warning("no connection to the broker", extra={"role": self._role, "error": self.last_error})
             if asyncio.get_running_loop().time() - started > _STEADY_SECONDS:

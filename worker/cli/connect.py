@@ -74,10 +74,11 @@ async def broker() -> AsyncIterator[Link]:
     async def no_channels(_link: Link) -> None:
         """Whoever uses the link opens what it needs."""
 
-    session = Session(broker_options(_settings()), "command", on_ready=no_channels, on_lost=lambda _link: None)
+    options = broker_options(_settings())
+    session = Session(options, "command", on_ready=no_channels, on_lost=lambda _link: None)
     session.start()
     try:
-        yield await _first_link(session)
+        yield await _first_link(session, tries=len(options.urls))
     finally:
         await session.close()
 
@@ -90,9 +91,10 @@ def broker_options(settings: Settings) -> BrokerOptions:
         CommandError: a certificate cannot be read, or would not be used.
     """
     from worker.broker.session import BrokerOptions, tls_context
+    from worker.settings import broker_addresses
 
-    url = settings.required("amqp_url")
-    encrypted = urlsplit(url).scheme == "amqps"
+    urls = broker_addresses(settings.required("amqp_url"))
+    encrypted = urlsplit(urls[0]).scheme == "amqps"
     if not encrypted and (settings.amqp_cafile or settings.amqp_certfile):
         raise CommandError("NODELEDGER_AMQP_URL is not encrypted though certificates are set: use amqps://", USAGE)
     try:
@@ -100,7 +102,7 @@ def broker_options(settings: Settings) -> BrokerOptions:
     except OSError as error:
         raise CommandError(f"cannot use the certificates in NODELEDGER_AMQP_…FILE: {error}", USAGE) from None
     return BrokerOptions(
-        urls=(url,),
+        urls=urls,
         tls=tls if encrypted else None,
         heartbeat_seconds=settings.heartbeat_seconds,
         connect_seconds=_CONNECT_SECONDS,
@@ -136,16 +138,16 @@ def _settings() -> Settings:
     return load_settings()
 
 
-async def _first_link(session: Session) -> Link:
-    """The link of a session's first try."""
+async def _first_link(session: Session, tries: int) -> Link:
+    """The link of a session's first tries, one for each node of the broker."""
     from worker.engine.ports import BrokerUnavailable
 
     name = "NODELEDGER_AMQP_URL"
-    waiting = asyncio.ensure_future(session.ready(_CONNECT_SECONDS + 1))
+    waiting = asyncio.ensure_future(session.ready(tries * (_CONNECT_SECONDS + 1)))
     try:
         while not waiting.done():
             await asyncio.wait((waiting,), timeout=0.02)
-            if session.last_error is not None:
+            if session.last_error is not None and session.failures >= tries:
                 raise unreachable("broker", name, session.last_error)
         return waiting.result()
     except BrokerUnavailable as error:
