@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from worker.cli import console
+from worker.cli import console, edit
+from worker.cli.actor import Actor, whoami
 from worker.cli.connect import broker, run, writing
 from worker.cli.faults import FINDING, OK, USAGE, CommandError
 
@@ -21,7 +19,8 @@ if TYPE_CHECKING:
     from worker.cli.replay import Forecast
     from worker.ledger.dead_letters import Letter, LetterFilter
 
-app = typer.Typer(help="List, show, replay and discard dead letters.")
+app = typer.Typer(help="List, show, replay, edit and discard dead letters.")
+app.command("edit")(edit.edit)
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="The letters' numbers.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Only letters of this reason, such as misrouted.")]
@@ -29,7 +28,6 @@ Node = Annotated[str | None, typer.Option(help="Only letters for this node.")]
 Kind = Annotated[str | None, typer.Option(help="Only letters of this kind of command.")]
 Group = Annotated[str | None, typer.Option(help="Only letters with this fingerprint, or with that of this letter.")]
 Everything = Annotated[bool, typer.Option("--all", help="All letters that are open.")]
-Actor = Annotated[str | None, typer.Option(help="Who is written down as having done it; the user and host if unset.")]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at the most.")]
 
 _LETTER_COLUMNS: Final = "#id reason node kind command state #attempts:times first_seen detail"
@@ -85,7 +83,7 @@ def replay(
     selection = _Selection(ids, reason, node, kind, group)
     selection.insist(everything=everything)
     work = _Replaying(selection, again=again, as_json=as_json)
-    run(work.foretell() if dry_run else work.send(rate, actor or _whoami()))
+    run(work.foretell() if dry_run else work.send(rate, actor or whoami()))
     raise typer.Exit(FINDING if ids and (work.left or work.missing) else OK)
 
 
@@ -103,7 +101,7 @@ def discard(
     """Give letters up: they are kept until their retention ends, and neither listed nor replayed."""
     selection = _Selection(ids, reason, node, kind, group)
     selection.insist(everything=everything)
-    discarded, known = run(_discard(selection, actor or _whoami()))
+    discarded, known = run(_discard(selection, actor or whoami()))
     console.print_document({"discarded": discarded}, as_json=as_json)
     raise typer.Exit(FINDING if ids and known < len(set(ids)) else OK)
 
@@ -151,12 +149,14 @@ class _Replaying:
 
     async def foretell(self) -> None:
         """Tell what each letter would do."""
+        from worker.cli.foresight import foreseeing
         from worker.cli.replay import forecasts
 
         async with writing() as pool:
             which = await self._selection.filter(pool)
-            async for page in forecasts(pool, which, again=self._again):
-                self._take(page)
+            async with foreseeing(pool) as foresight:
+                async for page in forecasts(pool, which, again=self._again, foresight=foresight):
+                    self._take(page)
             await self._look_for_missing(pool)
         console.print_rows(self._rows, "#id node kind reason verdict text:what_it_would_do", as_json=self._as_json)
 
@@ -274,11 +274,3 @@ async def _discard(selection: _Selection, actor: str) -> tuple[int, int]:
                 part = letters[start : start + 1000]
                 discarded += await dead_letters.mark(connection, part, "discarded", actor=actor)
     return discarded, len(letters)
-
-
-def _whoami() -> str:
-    try:
-        user = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number without a name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

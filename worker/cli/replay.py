@@ -8,13 +8,13 @@ written down, harmless.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from schemas import Command, MalformedCommandError, parse_command
+from worker.cli.foresight import Blind, Foresight
 from worker.cli.producing import Sendable
 from worker.engine.intake import fingerprint
 from worker.engine.permissions import NOBODY, SENDERS_HEADER
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from worker.ledger.statements import Connection
 
 Verdict = Literal["try", "duplicate", "unfit"]
-Predict = Callable[[Command], Awaitable[str]]
 _PAGE: Final = 100
 
 
@@ -43,20 +42,15 @@ class Forecast:
     command: Sendable | None
 
 
-async def predict(command: Command) -> str:
-    """What would become of a command that is not applied yet, as far as it can be told without its node's state."""
-    if command.expires_at is not None and command.expires_at <= datetime.now(UTC):
-        return f"would be rejected: it expired at {command.expires_at.isoformat()}"
-    return "would be tried again"
-
-
 async def forecasts(
-    pool: asyncpg.Pool, which: LetterFilter, *, again: bool = False, asking: Predict = predict
+    pool: asyncpg.Pool, which: LetterFilter, *, again: bool = False, foresight: Foresight | None = None
 ) -> AsyncIterator[list[Forecast]]:
     """Every letter of a filter in the order they came, so in the order of each node, a page at a time.
 
     ``again`` takes letters too that were replayed before and are not resolved.
+    Without ``foresight``, what can be sent is not looked at any further.
     """
+    foresight = foresight or Blind()
     states: tuple[dead_letters.LetterState, ...] = ("open", "replayed") if again else ("open",)
     meant = LetterFilter(which.ids, states, which.reason, which.node, which.kind, which.group)
     after = 0
@@ -66,8 +60,9 @@ async def forecasts(
             read = [_read(letter) for letter in page]
             known = await _known(connection, [command.id for command in read if not isinstance(command, str)])
         if page:
+            await foresight.read([command for command in read if not isinstance(command, str)])
             pairs = zip(page, read, strict=True)
-            yield [await _forecast(letter, command, known, asking) for letter, command in pairs]
+            yield [_forecast(letter, command, known, foresight) for letter, command in pairs]
             after = page[-1].id
         if len(page) < _PAGE:
             return
@@ -87,8 +82,8 @@ async def _known(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tupl
     return {row["id"]: (row["fingerprint"], row["status"]) for row in rows}
 
 
-async def _forecast(
-    letter: Letter, command: Command | str, known: Mapping[UUID, tuple[UUID, str]], asking: Predict
+def _forecast(
+    letter: Letter, command: Command | str, known: Mapping[UUID, tuple[UUID, str]], foresight: Foresight
 ) -> Forecast:
     if isinstance(command, str):
         return Forecast(letter, "unfit", f"would be dead-lettered again: {command}", None)
@@ -101,7 +96,7 @@ async def _forecast(
         return Forecast(letter, "unfit", "would be dead-lettered again: its id stands for another content", None)
     if status in {"applied", "rejected"}:
         return Forecast(letter, "duplicate", f"duplicate: it is {status} already, its outcome is sent again", sendable)
-    return Forecast(letter, "try", await asking(command), sendable)
+    return Forecast(letter, "try", foresight.tell(command, letter), sendable)
 
 
 class Replay:

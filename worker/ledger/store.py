@@ -66,6 +66,7 @@ class StoreTransaction:
 
     connection: Connection
     cache: NodeCache
+    finding: str = "lock_nodes"
     _loaded: Loaded | None = None
     _before: dict[UUID, Instance] = field(default_factory=dict)
     _marks: dict[str, _NodeMark] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class StoreTransaction:
     async def load(self, wanted: Wanted) -> Loaded:
         """Lock, read, and make up the view."""
         view = View()
-        locked = await self.connection.fetch(statement("lock_nodes"), list(wanted.nodes))
+        locked = await self.connection.fetch(statement(self.finding), list(wanted.nodes))
         stale = []
         for row in locked:
             node = self.cache.take(row["name"], row["id"], row["generation"])

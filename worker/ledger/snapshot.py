@@ -1,0 +1,40 @@
+"""One moment of the ledger, for those who ask what would be: nothing is locked, and nothing can be written."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from worker.engine.ports import LedgerRaced
+from worker.ledger.nodes import NodeCache
+from worker.ledger.store import StoreTransaction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+    from worker.engine.ports import Loaded, Wanted
+    from worker.ledger.statements import Connection
+
+
+class Snapshot:
+    """Loads what commands would touch, as it was when the snapshot was taken."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def load(self, wanted: Wanted) -> Loaded:
+        """What a batch would load, with the nodes that its instances hold something on."""
+        while True:
+            try:
+                return await StoreTransaction(self._connection, NodeCache(), "find_nodes").load(wanted)
+            except LedgerRaced as further:
+                wanted.nodes |= further.nodes
+
+
+@asynccontextmanager
+async def snapshot(pool: asyncpg.Pool) -> AsyncIterator[Snapshot]:
+    """Take a snapshot; it costs a connection, and is to be used without long pauses."""
+    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        yield Snapshot(connection)
