@@ -63,10 +63,11 @@ def post(view: View, command: Command | Expire, decision: Decision) -> list[Post
         stored = _stamped(command, before, after)
         view.instances[after.id] = stored
         for name in dict.fromkeys([*(before.nodes() if before else ()), *after.nodes()]):
-            posting = _charge(view, name, before, stored)
-            if posting is not None:
-                postings.append(posting)
-                touched.add(name)
+            for holder, later in _steps(before, stored):
+                posting = _charge(view, name, holder, later)
+                if posting is not None:
+                    postings.append(posting)
+                    touched.add(name)
     for name, count in (decision.failed_builds or {}).items():
         if name in view.nodes and view.nodes[name].failed_builds != count:
             view.nodes[name].failed_builds = count
@@ -84,6 +85,14 @@ def _stamped(command: Command | Expire, before: Instance | None, after: Instance
     if isinstance(command, InstanceCommand) and command.revision is not None:
         revision = command.revision if revision is None else max(revision, command.revision)
     return replace(after, version=(before.version if before else 0) + 1, revision=revision)
+
+
+def _steps(before: Instance | None, after: Instance) -> tuple[tuple[Instance | None, Instance], ...]:
+    """The changes to post for one: where it goes over to another project, it is released and charged anew."""
+    if before is None or not before.holdings or (before.project, before.user) == (after.project, after.user):
+        return ((before, after),)
+    gone = replace(before, holdings=())
+    return ((before, gone), (gone, after))
 
 
 def _charge(view: View, name: str, before: Instance | None, after: Instance) -> Posting | None:

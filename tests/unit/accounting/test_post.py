@@ -73,6 +73,16 @@ def test_a_cpu_or_a_device_that_another_holds_is_never_given(mine: Holding) -> N
         hold(ledger, TWO, mine)
 
 
+def test_what_goes_over_to_another_project_is_released_by_one_and_charged_to_the_other() -> None:
+    ledger = view()
+    hold(ledger, ONE, held({"vcpus": 1}, 1, role="orphan"))
+    claimed = replace(ledger.instances[ONE], project="blue", holdings=(held({"vcpus": 3}, 1, 2),))
+    postings = post(ledger, COMMAND, Decision("applied", "n", instances=(claimed,)))
+    assert [(p.instance.project, p.deltas) for p in postings] == [(None, {"vcpus": -1}), ("blue", {"vcpus": 3})]
+    assert [p.used_after for p in postings] == [{"vcpus": 0}, {"vcpus": 3}]
+    assert ledger.nodes["n"].occupancy == Occupancy({"vcpus": 3}, {1: ONE, 2: ONE})
+
+
 def test_a_change_of_cpus_alone_is_a_line_of_the_ledger_too() -> None:
     ledger = view()
     hold(ledger, ONE, held({"pcpus": 1}, 1))
