@@ -28,7 +28,7 @@ def usage(
     """Show what is used of every resource: of all nodes together, of one, or by project."""
     if since is not None and project is not None:
         rows = run(_hours(project, since, until or datetime.now(UTC)))
-        console.print_rows(rows, "project resource #amount_hours", as_json=as_json)
+        console.print_rows(rows, "project resource #amount_seconds #amount_hours", as_json=as_json)
     elif since is not None or until is not None:
         raise CommandError("--since and --until ask for the hours of a --project", USAGE)
     elif project is not None or projects:
@@ -64,6 +64,11 @@ async def _hours(project: str, since: datetime, until: datetime) -> list[dict[st
     async with reading() as pool, pool.acquire() as connection:
         found = await use_over_time(connection, project, since, until)
     return [
-        {"project": project, "resource": resource, "amount_hours": seconds / Decimal(_HOUR_SECONDS)}
+        {
+            "project": project,
+            "resource": resource,
+            "amount_seconds": seconds,
+            "amount_hours": seconds / Decimal(_HOUR_SECONDS),
+        }
         for resource, seconds in found.items()
     ]
