@@ -56,6 +56,7 @@ class Bench:
             assert status == "parked", f"went ahead of {behind}"
             self._settled(command, text, blocking=True)
             return
+        self.reference.held_up = {node for node, blocking in self.parked.values() if blocking}
         verdict, effect = rule(self.reference, command, now, waited=parked)
         self._compare(command, verdict, outcome)
         if status == "applied":
@@ -94,6 +95,8 @@ class Bench:
         if command.get("dry_run") or command["kind"] in {"expire", "node.put", "node.remove"}:
             return None
         guest = self.reference.guests.get(command.get("instance", ""))
+        if command.get("candidates"):
+            return None
         if command.get("reason") == "evacuate" and command["kind"] == "migrate":
             return None
         if command["kind"] in {"confirm", "revert"} and guest is not None and guest.move == "evacuate":

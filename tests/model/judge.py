@@ -66,7 +66,8 @@ def _claim(ref: Reference, command: Json, now: datetime) -> Ruling:
         return _claim_group(ref, command, now)
     instance, tried = command["instance"], set()
     for node in (command["node"], *command.get("candidates", ())):
-        codes = ref.fit(node, instance, command)
+        passed_over = command.get("candidates") and node in ref.held_up & ref.places.keys()
+        codes = {"hypervisor_unreachable"} if passed_over else ref.fit(node, instance, command)
         if not codes:
             break
         tried |= codes

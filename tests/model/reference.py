@@ -107,6 +107,8 @@ class Reference:
     world: World
     places: dict[str, Place] = field(default_factory=dict)
     guests: dict[str, Guest] = field(default_factory=dict)
+    held_up: set[str] = field(default_factory=set)
+    """The nodes that commands wait for."""
 
     def used(self, node: str, without: str | None = None) -> Amounts:
         total: Amounts = {}

@@ -32,9 +32,15 @@ def claim(view: View, command: Claim, now: datetime) -> Decision | Question:
 
 
 def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -> Decision | Question:
-    """Take the first of the candidates that fits; refuse with the reasons of all."""
+    """Take the first of the candidates that fits; refuse with the reasons of all.
+
+    One that others wait for already is passed over, so that nothing goes ahead of them there.
+    """
     refusals: list[Reason] = []
     for name in dict.fromkeys((command.node, *command.candidates)):
+        if command.candidates and name in view.nodes and view.nodes[name].parked:
+            refusals.append(reason("hypervisor_unreachable", f"other commands wait for {name}", node=name))
+            continue
         result = fit(view, name, member, now, _orphaned(view, member, name))
         if isinstance(result, Placement):
             instance = claimed(view, command, member, name, result, now)

@@ -188,7 +188,8 @@ class Decider:
         """Whether commands of this node are parked before it.
 
         What may be the way out waits for nothing: an evacuation and its end, other
-        settings for the node, and its removal.
+        settings for the node, and its removal; nor does a claim that may go to
+        another node.
         """
         command = item.command
         node = self.loaded.view.nodes.get(command.node)
@@ -197,7 +198,8 @@ class Decider:
         if isinstance(command, Confirm | Revert):
             instance = self.loaded.view.instances.get(command.instance)
             return instance is None or instance.move != "evacuate"
-        return not (isinstance(command, NodePut | NodeRemove) or _evacuates(command))
+        elsewhere = isinstance(command, Claim) and command.candidates
+        return not (elsewhere or isinstance(command, NodePut | NodeRemove) or _evacuates(command))
 
     def _ask(self, item: Item, question: Question) -> None:
         """Hold the rest of the lane until its hypervisor answered."""

@@ -65,6 +65,19 @@ def test_a_candidate_that_does_not_answer_is_passed_over() -> None:
     assert scene.claim("a", ONE, candidates=["b"])["node"] == "b"
 
 
+def test_a_claim_that_may_go_elsewhere_neither_waits_for_a_node_nor_goes_ahead_of_those_who_do() -> None:
+    scene = Scene()
+    scene.hypervisor("a")
+    scene.nodes("b")
+    scene.world.silent.add("a")
+    scene.send("claim", "a", instance=uuid(ONE), project="blue", **asks())
+    assert scene.claim("a", TWO, candidates=["b"])["node"] == "b"
+    scene.world.silent.clear()
+    assert scene.claim("a", THREE, candidates=["b"])["node"] == "b"
+    scene.probe("a")
+    assert scene.claim("a", 4, candidates=["b"])["node"] == "a"
+
+
 def test_an_instance_is_charged_once_however_often_it_is_claimed() -> None:
     scene = Scene()
     scene.nodes("a", "b")
