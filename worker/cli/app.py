@@ -22,6 +22,7 @@ from worker.cli import (
     history,
     instance,
     node,
+    parked,
     send,
     topology,
     usage,
@@ -55,6 +56,7 @@ def build() -> typer.Typer:
     app.add_typer(instance.app, name="instance")
     app.command("usage")(usage.usage)
     app.command("history")(history.history)
+    app.add_typer(parked.app, name="parked")
     app.command("fit")(fit.fit)
     app.command("audit")(audit.audit)
     app.command("verify")(verify.verify)

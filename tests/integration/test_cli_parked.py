@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests.integration.cli_harness import INSTANCES, as_lines, claim, shell, worker
+from tests.integration.test_cli_dead import stamped
+from tests.servers import Database, Vhost
+
+pytestmark = pytest.mark.integration
+
+SMALL = {"vcpus": 1, "memory_mib": 256}
+
+
+def at(address: str) -> dict[str, Any]:
+    return {"kind": "node.put", "node": "lv-1", "hypervisor": address, "policy": {"max_inventory_age_seconds": 0}}
+
+
+async def until(connection: asyncpg.Connection, expected: object, query: str, *arguments: object) -> None:
+    """Wait until a query gives the expected value."""
+    async with asyncio.timeout(60):
+        found = None
+        while found != expected:
+            await asyncio.sleep(0.05)
+            found = await connection.fetchval(query, *arguments)
+
+
+@pytest.mark.timeout(300)
+async def test_parked_commands_are_listed_given_up_and_pushed_and_what_was_given_up_can_be_replayed(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    operator = shell(database, vhost)
+    commands = [stamped(claim("lv-1", INSTANCES[number], resources=SMALL)) for number in range(3)]
+    async with worker(operator.having(park_probe_max_seconds="600"), tmp_path):
+        first = await operator.run("send", text=as_lines([at("qemu+tls://127.0.0.1:1/system"), *commands]))
+        assert first.status == 0, first.err
+        connection = await asyncpg.connect(database.worker_url)
+        await until(connection, len(commands), "SELECT count(*) FROM nodeledger.parked_command")
+        listed = (await operator.run("parked", "list", "--json")).document
+        ids = [command["id"] for command in commands]
+        assert [one["command"] for one in listed if one["kind"] == "claim"] == ids
+        summed = (await operator.run("parked", "list", "--nodes", "--json")).document
+        assert [(one["node"], one["commands"]) for one in summed] == [("lv-1", len(listed))]
+
+        dropped = await operator.run("parked", "drop", ids[0], ids[1], "--actor", "ann", "--json")
+        assert (dropped.status, dropped.document) == (0, {"dropped": 2})
+        assert (await operator.run("parked", "drop", ids[0])).status == 1, "it is given up already"
+        letters = (await operator.run("dead", "list", "--json")).document
+        assert [(one["command"], one["reason"]) for one in letters] == [
+            (ids[0], "hypervisor_timeout"),
+            (ids[1], "hypervisor_timeout"),
+        ]
+        shown = (await operator.run("dead", "show", str(letters[0]["id"]), "--json")).document
+        assert [(one["actor"], one["action"]) for one in shown["actions"]] == [("ann", "dropped")]
+        status = "SELECT status FROM nodeledger.command WHERE id = $1"
+        assert await connection.fetchval(status, UUID(ids[0])) == "dead"
+
+        await operator.run("send", text=as_lines([at("test:///default")]))
+        assert (await operator.run("parked", "push", "lv-1", "lv-9", "--json")).status == 1
+        await until(connection, "applied", status, UUID(ids[2]))
+        assert (await operator.run("dead", "replay", "--all")).status == 0
+        answered = await operator.run("send", "--wait", text=as_lines(commands))
+        assert [line["status"] for line in answered.lines] == ["applied"] * 3
+        assert (await operator.run("verify")).status == 0
+        await connection.close()

@@ -1,0 +1,12 @@
+-- Commands that wait for a hypervisor, in the order of their nodes' lanes, after a position.
+SELECT
+    p.seq, p.node, p.command, c.kind, p.blocking, p.detail, p.received_at, p.parked_at,
+    extract(epoch FROM now() - p.parked_at)::bigint AS waited_seconds
+FROM nodeledger.parked_command AS p
+LEFT JOIN nodeledger.command AS c ON c.id = p.command
+WHERE
+    p.seq > $1
+    AND ($2::text[] IS NULL OR p.node = ANY ($2))
+    AND ($3::uuid[] IS NULL OR p.command = ANY ($3))
+ORDER BY p.seq
+LIMIT $4;
