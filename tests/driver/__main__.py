@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import signal
 import sys
 import tempfile
@@ -64,6 +65,8 @@ async def _run(stack: Stack, arguments: argparse.Namespace, logs: Path) -> Repor
 def main() -> int:
     """Run, print the figures and what is wrong as JSON; exit status 1 if anything is."""
     arguments = _parser().parse_args()
+    for library in ("aio_pika", "aiormq"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # a broker that goes away is the point
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the workers are ended with the driver
     logs = arguments.logs or Path(tempfile.mkdtemp(prefix="nodeledger-driver-"))
     logs.mkdir(exist_ok=True)

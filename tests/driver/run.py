@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -18,7 +18,7 @@ from deploy.lib.stack import Stack
 from tests.driver.faults import Faults, Plan
 from tests.driver.judge import left_over, outcome_faults, state_faults, unacknowledged
 from tests.driver.model import Answer
-from tests.driver.pool import Worker
+from tests.driver.pool import PROGRAM, Worker
 from tests.driver.proxy import Proxy
 from tests.driver.traffic import Listener, body_of, publish
 from tests.driver.workload import Phase, Shape, Workload
@@ -70,15 +70,27 @@ class Run:
         return sorted(missing)
 
 
-@asynccontextmanager
-async def pool(
+def pool(
     stack: Stack, vhost: Vhost, database: Database, folder: Path, workers: int, **settings: str
+) -> AbstractAsyncContextManager[Run]:
+    """Topology, workers behind proxies, and a listener; all gone at the end."""
+    return pool_of(PROGRAM, stack, vhost, database, folder, workers, settings)
+
+
+@asynccontextmanager
+async def pool_of(
+    program: tuple[str, ...],
+    stack: Stack,
+    vhost: Vhost,
+    database: Database,
+    folder: Path,
+    workers: int,
+    settings: Mapping[str, str],
 ) -> AsyncIterator[Run]:
     """Topology, workers behind proxies unless ``settings`` give them addresses, and a listener; all gone at the end."""
     operator = shell(database, vhost)
     applied = await operator.run("topology", "apply")
     assert applied.status == 0, applied.err
-    stack.rabbitmq.save_queues()
     async with AsyncExitStack() as parts:
         amqp = await parts.enter_async_context(Proxy(stack.rabbitmq.port))
         postgres = await parts.enter_async_context(Proxy(stack.postgres.port))
@@ -89,7 +101,8 @@ async def pool(
             behind["database_url"] = str(URL(database.worker_url).with_port(postgres.port))
         own = operator.having(**behind, **settings)
         listener = await parts.enter_async_context(Listener(vhost.url))
-        crew = [Worker(f"worker-{number}", folder, own.environment) for number in range(workers)]
+        stack.rabbitmq.save_queues()
+        crew = [Worker(f"worker-{number}", folder, own.environment, program) for number in range(workers)]
         for worker in crew:
             parts.push_async_callback(_end, worker)
             await worker.start()

@@ -17,7 +17,7 @@ from schemas.routing import COMMAND_EXCHANGE, OUTCOME_EXCHANGE, command_key, sha
 OUTCOME_QUEUE: Final = "driver.outcomes"
 _WINDOW: Final = 200
 _AGAIN_SECONDS: Final = 0.2
-_PATIENCE_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 15.0
 _AWAY: Final = (aio_pika.exceptions.AMQPError, OSError, TimeoutError, asyncio.InvalidStateError, RuntimeError)
 
 FINAL: Final = {"applied", "rejected"}

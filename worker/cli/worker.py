@@ -19,6 +19,7 @@ import uvloop
 from worker.api.app import add_read_api
 from worker.broker.rabbit import RabbitBroker
 from worker.cli.connect import broker_options, database_tls
+from worker.cli.watchdog import watched
 from worker.engine.engine import Engine, Intake, Options
 from worker.engine.lanes import Lanes
 from worker.engine.permissions import Permissions
@@ -59,6 +60,7 @@ async def _run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as parts:
+        parts.enter_context(watched(loop, settings.hang_seconds))
         pool = await parts.enter_async_context(_database(settings, stop))
         if pool is not None:
             await _work(settings, pool, parts, stop)
