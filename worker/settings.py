@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     """Unacknowledged messages a worker takes from one shard."""
 
     database_url: DatabaseUrl | None = None
-    """The database's address in the worker's role; ``u:p@a:5432,b:5432/db?target_session_attrs=read-write`` for two."""
+    """The database's address in the worker's role; ``postgresql://u:p@a:5432,b:5432/db`` with a replica."""
     database_owner_url: DatabaseUrl | None = None
     """The database's address in the role that owns the schema; only for ``db upgrade`` and ``db check``."""
     database_reader_url: DatabaseUrl | None = None
