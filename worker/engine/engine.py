@@ -117,12 +117,14 @@ class Engine:
             for _ in range(options.committers)
         ]
         self._asking: set[asyncio.Task[None]] = set()
+        self._down: str | None = None
         intake.bury_with(self._undertaker)
 
     @property
     def problems(self) -> list[str]:
         """Why this worker cannot work now, in sentences for an operator."""
-        down = next((committer.down for committer in self._committers if committer.down is not None), None)
+        troubles = (self._down, *(committer.down for committer in self._committers))
+        down = next((trouble for trouble in troubles if trouble is not None), None)
         return [] if down is None else [f"the database does not answer: {down}"]
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -164,8 +166,11 @@ class Engine:
             self._outbox.sweep(),
             attendant.run(),
             expire_leases(self._ledger, self._lanes),
-            keep_share(self._pool, self._broker, options.worker, options.shards),
+            keep_share(self._pool, self._broker, options.worker, options.shards, self._hear_of_database),
         ]
+
+    def _hear_of_database(self, trouble: str | None) -> None:
+        self._down = trouble
 
     def _hand_on(self, result: Result) -> None:
         """What follows a commit: acknowledge, publish, bury, ask."""

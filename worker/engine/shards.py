@@ -9,6 +9,7 @@ from worker.engine.ports import BrokerUnavailable, LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from worker.engine.ports import Broker
@@ -29,13 +30,14 @@ class Pool(Protocol):
         """Who should serve each shard now, shared evenly among those alive."""
 
 
-async def keep_share(pool: Pool, broker: Broker, worker: UUID, shards: int) -> None:
+async def keep_share(pool: Pool, broker: Broker, worker: UUID, shards: int, tell: Callable[[str | None], None]) -> None:
     """Stay in the pool, and queue up behind the owner of each shard that is another's, for ever.
 
     The broker serves a shard's first consumer in line. When a shard gets another
     owner, everyone else steps behind it, which leaves it first. A worker joins
     only once it stands in line itself; one that is served a shard of another's
     all the same, since the broker came back in between, steps behind again.
+    ``tell`` hears each time whether the database answers, also of an idle worker.
     """
     loop = asyncio.get_running_loop()
     owners: dict[int, UUID] = {}
@@ -45,6 +47,7 @@ async def keep_share(pool: Pool, broker: Broker, worker: UUID, shards: int) -> N
             await broker.in_line()
             await pool.heartbeat()
             now = await pool.assign(shards)
+            tell(None)
             served = {shard for shard in broker.served() if stepped.get(shard, 0.0) < loop.time() - _PATIENCE_SECONDS}
             others = {shard for shard, owner in now.items() if owner != worker}
             behind = {shard for shard in others if owners.get(shard) != now[shard]} | (others & served)
@@ -53,6 +56,9 @@ async def keep_share(pool: Pool, broker: Broker, worker: UUID, shards: int) -> N
                 _log.info("stepping behind the owners of shards", shards=sorted(behind))
                 await broker.yield_shards(behind)
                 stepped.update(dict.fromkeys(behind, loop.time()))
-        except (LedgerUnavailable, BrokerUnavailable) as trouble:
-            _log.info("the pool waits", error=str(trouble))
+        except BrokerUnavailable as trouble:
+            _log.info("the pool waits for the broker", error=str(trouble))
+        except LedgerUnavailable as trouble:
+            _log.info("the pool waits for the database", error=str(trouble))
+            tell(str(trouble))
         await asyncio.sleep(_EVERY_SECONDS)

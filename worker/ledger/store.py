@@ -55,6 +55,8 @@ async def transaction(pool: asyncpg.Pool, cache: NodeCache) -> AsyncIterator[Sto
     except Exception as error:
         if is_duplicate_race(error):
             raise LedgerRaced(str(error)) from error
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            await pool.expire_connections()  # a session that began read-only would stay so for as long as it lives
         if is_transient(error):
             raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
         raise
