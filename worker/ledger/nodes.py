@@ -48,6 +48,10 @@ class NodeCache:
         if len(self._nodes) > self._size:
             self._nodes.popitem(last=False)
 
+    def forget(self) -> None:
+        """Forget all of them: another server may answer next, and it may have lost what this one committed."""
+        self._nodes.clear()
+
 
 async def load_nodes(connection: Connection, ids: Sequence[int]) -> list[Node]:
     """Read the whole state of nodes."""

@@ -58,6 +58,7 @@ async def transaction(pool: asyncpg.Pool, cache: NodeCache) -> AsyncIterator[Sto
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             await pool.expire_connections()  # a session that began read-only would stay so for as long as it lives
         if is_transient(error):
+            cache.forget()
             raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
         raise
 
