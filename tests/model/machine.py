@@ -75,13 +75,19 @@ class LedgerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.road.ledger.close()
 
-    @initialize(settings=st.lists(_small, min_size=len(NODES), max_size=len(NODES)))
-    def register(self, settings: list[int]) -> None:
-        """Most runs begin with all nodes in their first settings."""
+    @initialize(
+        settings=st.lists(_small, min_size=len(NODES), max_size=len(NODES)),
+        shapes=st.lists(st.tuples(_node, _shape, _lease), min_size=2, max_size=6),
+    )
+    def register(self, settings: list[int], shapes: list[tuple[str, int, int | None]]) -> None:
+        """Most runs begin with all nodes in their first settings, and with some instances on them."""
         for node, number in zip(NODES, settings, strict=True):
             variants = SETTINGS[node]
             self.send("node.put", node, **variants[number if number < len(variants) else 0])
         self.road.work(20)
+        for node, shape, lease in [("gamma", 0, None), ("gamma", 0, 60), *shapes]:
+            self.claim(node, 0, shape, lease, None, dry=False)
+            self.road.work(20)
 
     def send(self, kind: str, node: str, **fields: object) -> None:
         self.ids += 1
@@ -96,6 +102,9 @@ class LedgerMachine(RuleBasedStateMachine):
         """An instance that is there; now and then any."""
         there = [name for name, guest in self.guests.items() if guest.holds or guest.stranded]
         return there[number % len(there)] if there and number != STRAY else str(UUID(int=1 + number % 4))
+
+    def tenants(self, node: str) -> list[str]:
+        return [name for name, guest in self.guests.items() if guest.on(node)]
 
     def newcomer(self, number: int, taken: int = 0) -> str:
         """The first instance that may be claimed; now and then any."""
@@ -118,9 +127,9 @@ class LedgerMachine(RuleBasedStateMachine):
         variants = SETTINGS[node]
         self.send("node.put", node, **variants[number % len(variants)])
 
-    @rule(node=_node, really=_rarely, force=st.booleans())
-    def remove_node(self, node: str, really: bool, force: bool) -> None:
-        if really or not force:
+    @rule(node=_node, really=_small, force=st.booleans())
+    def remove_node(self, node: str, really: int, force: bool) -> None:
+        if really in {4, 5} or not force:
             self.send("node.remove", node, force=force)
 
     @rule(node=_node, number=_instance, shape=_shape, lease=_lease, revision=_revision, dry=_rarely)
@@ -271,16 +280,34 @@ class LedgerMachine(RuleBasedStateMachine):
         self.road.bench.world.domains["gamma", str(UUID(int=number))] = state
 
     @precondition(_leased)
-    @rule()
-    def notice_leases(self) -> None:
+    @rule(later=st.booleans(), seen=st.booleans())
+    def notice_leases(self, later: bool, seen: bool) -> None:
+        """Perhaps once they ran out, and perhaps with the domains that confirm them."""
+        if later:
+            self.road.work(20)
+            self.road.ledger.advance(100)
+        if seen and self.road.plays_hypervisors:
+            self.road.work(20)
+            self.road.bench.world.domains |= {("gamma", instance): "running" for instance in self.tenants("gamma")}
         self.road.expire_leases()
+
+    @precondition(_waiting)
+    @rule(number=_instance, destination=st.sampled_from(["alpha", "beta"]))
+    def evacuate(self, number: int, destination: str) -> None:
+        """Leave the node that does not answer, behind which commands wait already."""
+        if there := self.tenants("gamma"):
+            instance = there[number % len(there)]
+            self.send("migrate", "gamma", instance=instance, destination=destination, reason="evacuate")
+            self.send("confirm", "gamma", instance=instance)
 
     @precondition(_plays_hypervisors)
     @rule(silent=st.booleans())
     def lose_or_find_the_hypervisor(self, silent: bool) -> None:
-        world = self.road.bench.world
+        """While it is lost, something waits for it at once."""
         self.road.work(20)
-        world.silent = {"gamma"} if silent else set()
+        self.road.bench.world.silent = {"gamma"} if silent else set()
+        if silent:
+            self.send("claim", "gamma", instance=self.newcomer(0), project="red", **SHAPES[0])
 
     @precondition(_plays_hypervisors)
     @rule(number=st.integers(0, len(OBSERVED) - 1))
@@ -292,7 +319,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(number=_instance, state=st.sampled_from(["absent", "running", "shut_off"]))
     def start_or_stop_a_domain(self, number: int, state: str) -> None:
         self.road.work(20)
-        self.road.bench.world.domains["gamma", self.someone(number)] = state
+        there = self.tenants("gamma") or [self.someone(number)]
+        self.road.bench.world.domains["gamma", there[number % len(there)]] = state
 
     @precondition(_waiting)
     @rule(node=_node)
