@@ -10,16 +10,18 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 
 from deploy.lib.stack import Stack
-from worker.ledger.migrate import upgrade
+from worker.ledger.migrate import migrations, upgrade
 
 DEPLOY_STACK = Path(__file__).parents[1] / "deploy" / "stack"
-TEMPLATE = "nodeledger_template"
+TEMPLATE = "nodeledger_template_" + sha256("".join(step.checksum for step in migrations()).encode()).hexdigest()[:12]
+"""Named after the schema, so that a stack that stays up follows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,14 @@ python=$project/.venv/bin/python
 BASE_PACKAGES=(ca-certificates gcc libc6-dev libvirt-dev pkg-config rabbitmq-server)
 # Real guests without a daemon: libvirt's QEMU driver loaded into the worker.
 HYPERVISOR_PACKAGES=(libvirt-daemon-driver-qemu qemu-system-x86)
-# Tests talk to daemons and a pooler of their own too, and make certificates.
-TEST_PACKAGES=("${HYPERVISOR_PACKAGES[@]}" libvirt-daemon openssl pgbouncer)
+# Tests talk to daemons and a pooler of their own too, make certificates, and want a Postgres that can encrypt and psql.
+TEST_PACKAGES=("${HYPERVISOR_PACKAGES[@]}" libvirt-daemon openssl pgbouncer postgresql)
+# What Debian switches on for the next boot; the project runs its own.
+declare -A SERVICES=(
+    [rabbitmq-server]="rabbitmq-server.service epmd.socket epmd.service"
+    [pgbouncer]=pgbouncer.service
+    [postgresql]=postgresql.service
+)
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -51,12 +57,11 @@ ensure_packages() {
     [ $status -eq 0 ] || tail -n 20 "$output" >&2
     rm -f "$output"
     [ -z "$made_policy" ] || as_root rm -f $policy
-    # These packages switch their services on for the next boot; the project runs its own.
-    if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" rabbitmq-server "* ]]; then
-        as_root systemctl disable --quiet rabbitmq-server.service epmd.socket epmd.service || true
-    fi
-    if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" pgbouncer "* ]]; then
-        as_root systemctl disable --quiet pgbouncer.service || true
+    if [ -d /run/systemd/system ]; then
+        for package in "${missing[@]}"; do
+            # shellcheck disable=SC2086
+            [ -z "${SERVICES[$package]-}" ] || as_root systemctl disable --quiet ${SERVICES[$package]} || true
+        done
     fi
     return $status
 }

@@ -87,6 +87,8 @@ async def test_the_whole_road_runs_with_the_least_rights(
         assert (await operator.run("dead", "discard", str(letter))).status == 0
         assert (await operator.run("verify")).status == 0
         assert (await operator.run("node", "show", "cn-1")).status == 0
+    resharded = await operator.run("topology", "reshard", "3")
+    assert resharded.status == 0, resharded.err
     log = (tmp_path / "worker.log").read_text()
     assert "ACCESS_REFUSED" not in log
 

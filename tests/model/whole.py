@@ -46,7 +46,11 @@ class Installation:
         self.kills = 0
         self._came = asyncio.Event()
         self._parts = AsyncExitStack()
-        self.runner.run(self._open(stack, vhost, folder))
+        try:
+            self.runner.run(self._open(stack, vhost, folder))
+        except BaseException:
+            self.close()  # what was started must not outlive the test
+            raise
 
     async def _open(self, stack: Stack, vhost: Vhost, folder: Path) -> None:
         database = await self._parts.enter_async_context(new_database(stack))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -39,14 +38,17 @@ class Run:
     """Bytes that the database wrote ahead, per command."""
     answer_bytes: int
     """Mean size of an answer."""
+    repeated: int
+    """Answers that came once more than they had to."""
 
 
 async def work_off(rig: Rig, database: Database, side: Side, commands: Sequence[Command]) -> Run:
     """Let a side work off these commands.
 
     Raises:
-        CommandError: an answer is missing, came twice or says no.
+        CommandError: an answer is missing or says no.
     """
+    await database.settled()
     await rig.purge()
     commits, written = await database.commits(), await database.written_bytes()
     side.hold()
@@ -58,8 +60,8 @@ async def work_off(rig: Rig, database: Database, side: Side, commands: Sequence[
         side.release()
     rate, ended = await _watch(rig, side, len(commands))
     cpu, busy = side.cpu_seconds() - cpu, machine_busy_seconds() - busy
-    answers = await rig.drain(len(commands))
-    _audit(commands, answers, told=side.tells)
+    answers = await rig.drain([command.id for command in commands])
+    own = _own(commands, answers, told=side.tells)
     return Run(
         side.name,
         len(commands),
@@ -68,7 +70,8 @@ async def work_off(rig: Rig, database: Database, side: Side, commands: Sequence[
         busy / (ended - began),
         (await database.commits() - commits) / len(commands),
         (await database.written_bytes() - written) / len(commands),
-        sum(answer.size_bytes for answer in answers) // len(answers),
+        sum(answer.size_bytes for answer in own.values()) // len(own),
+        len(answers) - len(own),
     )
 
 
@@ -82,7 +85,7 @@ async def carry_out(rig: Rig, side: Side, commands: Sequence[Command]) -> None:
         return
     await rig.purge()
     await rig.send(commands, side.route())
-    _audit(commands, await rig.drain(len(commands)), told=side.tells)
+    _own(commands, await rig.drain([command.id for command in commands]), told=side.tells)
 
 
 async def _watch(rig: Rig, side: Side, count: int) -> tuple[float, float]:
@@ -104,11 +107,16 @@ async def _watch(rig: Rig, side: Side, count: int) -> tuple[float, float]:
     return (last[0] - first[0]) / (last[1] - first[1]), last[1]
 
 
-def _audit(commands: Sequence[Command], answers: Sequence[Answer], *, told: bool) -> None:
-    """Each command was answered once; where the answer tells, it was applied."""
-    missing = Counter(command.id for command in commands)
-    missing.subtract(answer.command for answer in answers)
-    if wrong := [id_ for id_, count in missing.items() if count]:
-        raise CommandError(f"{len(wrong)} of {len(commands)} commands were not answered exactly once, as {wrong[0]}")
-    if told and (refused := [answer.command for answer in answers if not answer.applied]):
-        raise CommandError(f"{len(refused)} of {len(commands)} commands were not applied, as {refused[0]}")
+def _own(commands: Sequence[Command], answers: Sequence[Answer], *, told: bool) -> dict[str, Answer]:
+    """The answer to each command. One may come twice, the same: outcomes are published at least once.
+
+    Raises:
+        CommandError: one is missing, or says that its command was not applied.
+    """
+    ids = {command.id for command in commands}
+    own = {answer.command: answer for answer in answers if answer.command in ids}
+    if missing := ids - own.keys():
+        raise CommandError(f"{len(missing)} of {len(ids)} commands were not answered, as {missing.pop()}")
+    if told and (refused := [answer.command for answer in own.values() if not answer.applied]):
+        raise CommandError(f"{len(refused)} of {len(ids)} commands were not applied, as {refused[0]}")
+    return own

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Side")
 
 _WARM_UP: Final = 1000
+_REMOVED_AT_ONCE: Final = 50
 # It is so slow that it would take most of the time.
 _PLAIN_SHARE: Final = 4
 
@@ -103,7 +104,12 @@ class Bench:
         return names
 
     async def clean_up(self) -> None:
-        """Remove every node that was registered, with all it holds."""
+        """Remove every node that was registered, with all it holds.
+
+        Few at a time: what a batch releases is released in one transaction.
+        """
+        removals = [command("node.remove", name, force=True) for name in self._nodes]
         async with started(Workers(self.rig)) as workers:
-            await carry_out(self.rig, workers, [command("node.remove", name, force=True) for name in self._nodes])
+            for at in range(0, len(removals), _REMOVED_AT_ONCE):
+                await carry_out(self.rig, workers, removals[at : at + _REMOVED_AT_ONCE])
         self._nodes.clear()

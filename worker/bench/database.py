@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.cli.connect import writing
+from worker.cli.faults import CommandError
 from worker.cli.send import stored_shards
 from worker.ledger.statements import statement
 from worker.ledger.verify import verify
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 _ALIVE_SECONDS: Final = 5.0
 # The statistics views lag by up to ten seconds; the next transaction's number does not.
+_SETTLE_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.05
+_UNPUBLISHED: Final = "SELECT EXISTS (SELECT FROM nodeledger.outbox)"
 _WRITTEN: Final = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
 _TRANSACTIONS: Final = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 
@@ -33,6 +38,21 @@ class Database:
     async def written_bytes(self) -> int:
         """Bytes written ahead so far, by everybody on this server."""
         return int(await self._pool.fetchval(_WRITTEN))
+
+    async def settled(self) -> None:
+        """Wait until every published outcome is noted as such.
+
+        A worker that is made to wait before that would publish them again.
+
+        Raises:
+            CommandError: that takes too long.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _SETTLE_SECONDS
+        while await self._pool.fetchval(_UNPUBLISHED):
+            if clock() > deadline:
+                raise CommandError(f"outcomes were not published within {_SETTLE_SECONDS:.0f} s")
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def shards(self) -> int:
         """How many shards the installation has."""

@@ -45,6 +45,7 @@ class Comparison:
                 "machine_cpus_busy": asdict(spread([run.machine_cpu for run in runs])),
                 "commands": runs[0].commands,
                 "answer_bytes": runs[0].answer_bytes,
+                "repeated_answers": sum(run.repeated for run in runs),
                 "rate_to_loop": asdict(self.rate_ratio(side)) if "loop" in self.runs else None,
                 "cpu_to_loop": asdict(self.cpu_ratio(side)) if "loop" in self.runs else None,
             }

@@ -9,7 +9,7 @@ afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -119,15 +119,22 @@ class Rig:
         queue = await self._channel.declare_queue(self._answers.name, passive=True)
         return queue.declaration_result.message_count or 0
 
-    async def drain(self, count: int) -> list[Answer]:
-        """Take answers out of the queue until there were ``count``, or none comes for a while."""
+    async def drain(self, ids: Collection[str]) -> list[Answer]:
+        """Take answers out of the queue until each of these commands has one, or none comes for a while."""
+        clock = asyncio.get_running_loop().time
         found: list[Answer] = []
-        async with self.listening(lambda message, _at: found.append(_answer(message))):
-            quiet_since, seen = asyncio.get_running_loop().time(), 0
-            while len(found) < count and asyncio.get_running_loop().time() - quiet_since < _QUIET_SECONDS:
+        open_ = set(ids)
+
+        def take(message: Message, _at: float) -> None:
+            found.append(_answer(message))
+            open_.discard(found[-1].command)
+
+        async with self.listening(take):
+            quiet_since, seen = clock(), 0
+            while open_ and clock() - quiet_since < _QUIET_SECONDS:
                 await asyncio.sleep(0.01)
                 if len(found) > seen:
-                    quiet_since, seen = asyncio.get_running_loop().time(), len(found)
+                    quiet_since, seen = clock(), len(found)
         return found
 
     async def purge(self) -> None:

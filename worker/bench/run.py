@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from worker.bench.rig import Rig
 
 _QUIET: Final = (
-    "this installation is in use ({}): stop its workers, or measure a scratch one, such as `deploy/stack up` makes"
+    "this installation is in use ({}): let its queues run empty and stop its workers, "
+    "or measure a scratch one, such as `deploy/stack up` makes"
 )
 
 

@@ -71,10 +71,11 @@ class TopologyError(Exception):
         self.findings = findings
 
 
-async def apply(link: Link, shards: int) -> list[Finding]:
+async def apply(link: Link, shards: int, *, bind: bool = True) -> list[Finding]:
     """Declare and bind everything; running it again changes nothing.
 
-    What this user may not declare counts as right if it exists.
+    What this user may not declare counts as right if it exists. Without
+    ``bind``, nothing leads to the queues yet.
     """
     findings = []
     attempts = _Attempts(link)
@@ -84,7 +85,7 @@ async def apply(link: Link, shards: int) -> list[Finding]:
             problem = await attempts.run(part.declare, passive=True)
         if problem is not None:
             findings.append(await attempts.explain(part, problem))
-    if not any(finding.blocking for finding in findings):
+    if bind and not any(finding.blocking for finding in findings):
         await attempts.run(_bindings(shards), passive=False)  # who may not bind relies on who could
     await attempts.close()
     return findings
@@ -112,13 +113,13 @@ async def check(link: Link, shards: int) -> list[Finding]:
     return findings
 
 
-async def ensure(link: Link, shards: int, *, declare: bool) -> None:
+async def ensure(link: Link, shards: int, *, declare: bool, bind: bool = True) -> None:
     """What a worker does on each connection: declare, or only look.
 
     Raises:
         TopologyError: something is missing or wrong.
     """
-    findings = await (apply(link, shards) if declare else check(link, shards))
+    findings = await (apply(link, shards, bind=bind) if declare else check(link, shards))
     blocking = [finding for finding in findings if finding.blocking]
     if blocking:
         raise TopologyError(blocking)

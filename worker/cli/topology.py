@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from worker.cli import console
+from worker.cli import console, reshard
 from worker.cli.connect import broker, run
 from worker.cli.faults import FINDING, OK
 
 if TYPE_CHECKING:
     from worker.broker.topology import Finding
 
-app = typer.Typer(help="Declare or check the broker's exchanges and queues.")
+app = typer.Typer(help="Declare, check or reshard the broker's exchanges and queues.")
+app.command("reshard")(reshard.reshard)
 
 
 @app.command()

@@ -87,9 +87,13 @@ class Members:
 
         Every worker may ask at any time: one at a time decides, and the others
         find it decided.
+
+        Raises:
+            ShardsDifferError: the number was changed behind this worker's back.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            await _insist(connection, shards)
             alive = [row["id"] for row in await connection.fetch(statement("members_alive"), self._alive_seconds)]
             owners = {row["number"]: row["owner"] for row in await connection.fetch(statement("shard_owners"))}
             plan = balanced(owners, alive, shards)
@@ -111,3 +115,20 @@ async def agree_on_shards(connection: Connection, shards: int) -> None:
         agreed = await connection.fetchval(statement("shards_agree"), shards)
     if agreed != shards:
         raise ShardsDifferError(f"this worker is set to {shards} shards, the installation has {agreed}")
+    await _insist(connection, shards)
+
+
+async def _insist(connection: Connection, shards: int) -> None:
+    """Hold a worker's number against what the installation has now, if any has been agreed on.
+
+    Raises:
+        ShardsDifferError: it has another, or is changing it.
+    """
+    found = await connection.fetchrow(statement("show_installation"))
+    if found is None:
+        return
+    if found["resharding_to"] is not None:
+        target = found["resharding_to"]
+        raise ShardsDifferError(f"the shards are being changed: run `nodeledger topology reshard {target}` to its end")
+    if found["shards"] != shards:
+        raise ShardsDifferError(f"this worker is set to {shards} shards, the installation has {found['shards']}")

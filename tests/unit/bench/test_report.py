@@ -17,7 +17,7 @@ ENVIRONMENT = {"rabbitmq": "3.10.8", "database": {"version": "15"}, "processors"
 
 
 def run(side: str, rate: float, cpu: float = 200.0) -> Run:
-    return Run(side, 100, rate, cpu, 1.9, 0.01, 3000.0, 480)
+    return Run(side, 100, rate, cpu, 1.9, 0.01, 3000.0, 480, 0)
 
 
 def results() -> Results:
