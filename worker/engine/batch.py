@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from schemas import Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert
 from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
+from worker.accounting.decision import Decision
 from worker.accounting.lifecycle import Expire
 from worker.accounting.nodes import observe
 from worker.accounting.post import post
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from worker.accounting.decision import Decision
     from worker.accounting.view import Facts
     from worker.engine.intake import Item
     from worker.engine.ports import Loaded
@@ -47,7 +47,9 @@ class Result:
 
     ``held`` are commands that go back to their lanes until the ``inquiries`` of
     their nodes are answered. ``buried`` go to the dead letters. ``stuck`` are
-    nodes of which a parked command has to stay so, and with it all behind it.
+    nodes of which a parked command has to stay so, and with it all behind it;
+    ``leaving`` those of which one is put away, and what else was parked behind it
+    is decided once that is written down.
     """
 
     changes: Changes = field(default_factory=Changes)
@@ -58,6 +60,7 @@ class Result:
     stuck: set[str] = field(default_factory=set)
     buried: list[tuple[Item, str, str]] = field(default_factory=list)
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
+    leaving: set[str] = field(default_factory=set)
     duplicates: int = 0
 
 
@@ -146,10 +149,12 @@ class Decider:
             # what overtook it while it waited cannot make it stale
             command = command.model_copy(update={"revision": None})
         decision = decide(self.loaded.view, command, self.loaded.now)
-        if isinstance(decision, Question):
-            self._ask(item, decision)
-        elif decision.status == "parked":
+        if isinstance(decision, Decision) and decision.status == "parked":
             self._waits(item, decision)
+        elif item.parked is not None and command.node in self.result.leaving:
+            self.result.done.append(item)
+        elif isinstance(decision, Question):
+            self._ask(item, decision)
         else:
             self._answer(item, decision)
 
@@ -232,6 +237,8 @@ class Decider:
         if parked is not None and self.loaded.now - (parked.parked_at or self.loaded.now) >= self.park_deadline:
             detail = "; ".join(reason.detail for reason in decision.reasons)
             self.result.buried.append((item, "hypervisor_timeout", detail))
+            if parked.blocking:
+                self.result.leaving.add(item.command.node)
             return
         detail = "; ".join(reason.detail for reason in decision.reasons)
         self._park(item, detail, blocking=decision.blocking, decision=decision)
