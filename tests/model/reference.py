@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.model.room import Amounts, Json, capacity, cell_charge, cpu_pools, kin, missing, offered, plain_charge
+from tests.model.room import Amounts, Json, capacity, cell_charge, cpu_pools, grows, kin, missing, offered, plain_charge
 
 
 @dataclass
@@ -162,8 +162,9 @@ class Reference:
             own,
             observed=place.hypervisor is not None,
         )
-        grows = any(amount > own.get(name, 0) for name, amount in plain_charge(shape, place.policy).items())
-        return {"node_disabled"} if grows and not codes and not enabled else codes
+        if not codes and not enabled and grows(place.inventory, place.policy, shape, own):
+            return {"node_disabled"}
+        return codes
 
     def take(self, node: str, instance: str, role: str, shape: Json, assignment: Json, lease: datetime | None) -> Held:
         """What an applied request holds, once it is proven that the outcome's choice was allowed."""

@@ -158,6 +158,18 @@ def _cells_fit(
     )
 
 
+def grows(inventory: Json, policy: Json, shape: Json, own: Amounts) -> bool:
+    """Whether a request takes more than the instance has, in all or on each arrangement of its cells on some cell."""
+    if any(amount > own.get(name, 0) for name, amount in plain_charge(shape, policy).items()):
+        return True
+    cells = guest_cells(shape)
+    has = [own.get(f"cell/{host['id']}/memory_mib", 0) for host in host_cells(inventory, shape)]
+    return not any(
+        all(memory_mib <= room for room, (_, memory_mib) in zip(choice, cells, strict=True))
+        for choice in permutations(has, len(cells))
+    )
+
+
 def _devices_free(inventory: Json, policy: Json, request: Json, others: Json, *, observed: bool) -> bool:
     free = [
         device
