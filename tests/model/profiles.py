@@ -29,7 +29,6 @@ def play(machine: type[LedgerMachine], *, runs: int, steps: int, long_steps: int
         max_examples=100 if LONG else runs,
         stateful_step_count=100 if LONG else steps,
         deadline=None,
-        derandomize=not LONG,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )

@@ -188,6 +188,10 @@ class Road:
     def _judge(self, results: list[Result]) -> None:
         for result in results:
             self.answered |= {item.delivery.tag for item, _, _ in result.buried if item.delivery is not None}
+            for parked in result.changes.parked:
+                if str(parked.command) in self.bench.parked and not parked.blocking:
+                    # it came back and holds nobody up any more: those behind it may go on in the same batch
+                    self.bench.still_parked({"id": str(parked.command), "node": parked.node}, blocking=False)
             for item, rendered in result.outcomes:
                 command = json.loads(item.command.model_dump_json(exclude_unset=True))
                 command["kind"] = item.command.kind
