@@ -114,6 +114,7 @@ class Decider:
                 observe(view.nodes[name], self.facts.observations[name])
         for item in items:
             self._one(item)
+        self.result.stuck |= self.result.leaving
         return self.result
 
     def _one(self, item: Item) -> None:
