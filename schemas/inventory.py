@@ -10,6 +10,7 @@ from schemas.base import BY_KEY, Amount, CellId, Gibibytes, HexId, Label, Model,
 from schemas.cpuset import CpuSet, lowest_cpu, parse_cpu_mask
 from schemas.requests import DeviceType, Tags
 
+CpuGroups = Annotated[list[CpuSet], Field(max_length=65_536), FailFast()]
 DeviceAddress = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,127}$")]
 
 
@@ -27,8 +28,12 @@ class Cell(Model):
     socket: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """Null where it is not known."""
     cpus: CpuSet
-    siblings: Annotated[list[CpuSet], Field(max_length=65_536), FailFast()] = []
+    siblings: CpuGroups = []
     """The threads of each core; a CPU named in none of them is a core of its own."""
+    dies: CpuGroups = []
+    """The CPUs of each die, as far as the host tells them."""
+    clusters: CpuGroups = []
+    """The CPUs of each cluster (cores that share a cache or a bus), as far as the host tells them."""
     memory_mib: Amount
     pages: Annotated[list[Pages], Field(max_length=64)] = []
     physnets: Annotated[list[Label], Field(max_length=64)] = []
@@ -75,7 +80,8 @@ class Inventory(Model):
             if twice := cpus & own:
                 raise ValueError(f"CPU {lowest_cpu(twice)} is in two cells")
             cpus |= own
-            _check_siblings(cell)
+            for what, groups in (("sibling sets", cell.siblings), ("dies", cell.dies), ("clusters", cell.clusters)):
+                _check_apart(f"{what} of cell {cell.id}", groups)
             if len({pages.size_kib for pages in cell.pages}) != len(cell.pages):
                 raise ValueError(f"cell {cell.id} lists a page size twice")
         addresses = [device.address for device in self.devices]
@@ -84,10 +90,10 @@ class Inventory(Model):
         return self
 
 
-def _check_siblings(cell: Cell) -> None:
-    threads = 0
-    for core in cell.siblings:
-        members = parse_cpu_mask(core)
-        if twice := threads & members:
-            raise ValueError(f"CPU {lowest_cpu(twice)} is in two sibling sets of cell {cell.id}")
-        threads |= members
+def _check_apart(what: str, groups: list[CpuSet]) -> None:
+    members = 0
+    for group in groups:
+        own = parse_cpu_mask(group)
+        if twice := members & own:
+            raise ValueError(f"CPU {lowest_cpu(twice)} is in two {what}")
+        members |= own

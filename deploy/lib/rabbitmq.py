@@ -122,21 +122,22 @@ class RabbitMQ:
         self._evaluate("ok = lists:foreach(fun dets:sync/1, dets:all())")
 
     def _evaluate(self, expression: str) -> None:
-        """Evaluate Erlang inside the node: what `control` can do, in a fiftieth of its time."""
-        if not _resolves_itself():
+        """Evaluate Erlang inside the node: what `control` can do, in a fiftieth of its time where `erl_call` works."""
+        said = self._call(expression) if _resolves_itself() else None
+        if said is None:
             self.control("eval", f"{expression}.")
-            return
-        call = ["erl_call", "-r", "-n", NODE, "-e"]
-        for last in (False, False, True):
-            try:
-                said = self.account.run(call, self._environment(), cwd=self.folder, stdin=f"{expression}.\n")
-                break
-            except StackError as error:
-                # A node short of CPU may be slower to answer than erl_call is patient; nothing was evaluated then.
-                if last or NOT_CONNECTED not in str(error):
-                    raise
-        if not said.startswith("{ok,"):
+        elif not said.startswith("{ok,"):
             raise StackError(f"the broker would not evaluate {expression}: {said}")
+
+    def _call(self, expression: str) -> str | None:
+        call = ["erl_call", "-r", "-n", NODE, "-e"]
+        try:
+            return self.account.run(call, self._environment(), cwd=self.folder, stdin=f"{expression}.\n")
+        except StackError as error:
+            # A node short of CPU may be slower to answer than erl_call is patient; nothing was evaluated then.
+            if NOT_CONNECTED not in str(error):
+                raise
+            return None
 
     def _launch(self, command: Sequence[str | Path], mark: str) -> subprocess.Popen[bytes]:
         log = self.folder / "startup.log"

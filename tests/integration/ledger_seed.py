@@ -16,8 +16,8 @@ INSERT INTO nodeledger.node (name, generation, counters, used, parked) VALUES
     ('cn-1', 9, '{vcpus,pcpus,memory_mib,cell/0/memory_mib,CUSTOM_LICENSE}', '{6,2,4096,1024,1}', 1),
     ('cn-2', 2, '{vcpus,memory_mib}', '{4,1024}', 0);
 INSERT INTO nodeledger.node_profile (node_id, hypervisor, policy, inventory, capacity)
-SELECT n.id, 'test:///default', '{}',
-    '{"devices": [
+SELECT n.id, 'test:///default', '{"devices": [{"vendor": "8086"}, {"vendor": "10de"}]}',
+    '{"cpus": "0-7", "memory_mib": 4096, "devices": [
         {"address": "0000:3b:00.0", "vendor": "10de", "product": "1db6"},
         {"address": "0000:5e:00.0", "vendor": "8086", "product": "158b", "type": "pf"},
         {"address": "0000:5e:02.0", "vendor": "8086", "product": "154c", "type": "vf", "parent": "0000:5e:00.0"},

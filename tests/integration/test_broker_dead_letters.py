@@ -55,7 +55,7 @@ async def test_other_programs_read_the_reason_in_the_headers(vhost: Vhost) -> No
         found = await queue.get(no_ack=True, timeout=5)
         assert found.body == b"{"
         assert found.headers[REASON_HEADER] == "malformed"
-        assert len(str(found.headers[DETAIL_HEADER]).encode()) <= 1024
+        assert len(str(found.headers[DETAIL_HEADER]).encode()) <= 4096
         assert found.headers["k"] == "v"
         assert found.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
 

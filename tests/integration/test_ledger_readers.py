@@ -65,6 +65,8 @@ async def test_a_devices_state_tells_why_it_can_or_cannot_be_had(reader: asyncpg
     }
     assert [(pinned.cpu, pinned.instance) for pinned in detail.pinned_cpus] == [(4, PINNED), (5, PINNED)]
     assert detail.counters["cell/0/memory_mib"] == 1024
+    assert [(pool.type, pool.total, pool.free) for pool in detail.pools] == [("pci", 1, 1), ("pf", 1, 0), ("vf", 2, 1)]
+    assert ("device", "0000:99:00.0", SHARED) in [(stray.kind, stray.name, stray.holder) for stray in detail.strays]
 
 
 async def test_virtual_functions_hide_with_their_physical_function_and_parents_of_mediated_devices_are_shared(

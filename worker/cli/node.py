@@ -23,6 +23,7 @@ app = typer.Typer(help="List nodes, or show one.")
 _PAGE: Final = 1000
 _NODE_COLUMNS: Final = "node enabled reachable #instances #vcpus #pcpus #memory_mib #disk_mib #failed_builds:failed"
 _USAGE_COLUMNS: Final = "resource #total #reserved #capacity #used #free"
+_POOL_COLUMNS: Final = "vendor product type mdev_type #cell tags #total #free"
 HELD_COLUMNS: Final = "instance role project #vcpus #pcpus #memory_mib #disk_mib claimed_at lease_expires_at"
 
 
@@ -108,6 +109,8 @@ def _print_detail(detail: NodeDetail) -> None:
     _print_part("held", map(asdict, detail.allocations), HELD_COLUMNS)
     _print_part("pinned CPUs", map(asdict, detail.pinned_cpus), "#cpu instance")
     _print_part("devices", map(asdict, detail.devices), "address vendor product type #cell parent state instance")
+    _print_part("device pools", map(asdict, detail.pools), _POOL_COLUMNS)
+    _print_part("held, but not offered any more", map(asdict, detail.strays), "kind name holder detail")
     _print_part("instances by property", map(asdict, detail.statistics), "property value #amount")
 
 

@@ -37,6 +37,9 @@ TRIES: Final = 3
 
 _T = TypeVar("_T")
 
+_MAX_TRACE: Final = 2000
+"""Characters of a traceback's end, where the cause stands, that go into a dead letter; its headers hold them whole."""
+
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 5.0
 
@@ -136,7 +139,7 @@ class Committer:
         _log.error("command fails for good", command=str(command.id), node=command.node, error=repr(error))
         if item.buried is not None:
             return [Result(done=[item])]  # its letter is safe; that it cannot be written down must not bury it for ever
-        detail = "".join(traceback.format_exception(error))[-4096:]
+        detail = "".join(traceback.format_exception(error))[-_MAX_TRACE:]
         return [Result(buried=[(item, "poison", detail)])]
 
     async def _commit(self, items: Sequence[Item], facts: Facts) -> Result:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _MAX_ID: Final = 65_535
 _MAX_CELLS: Final = 1024
 
+_Groups = dict[tuple[int | None, ...], set[int]]
+
 
 @dataclass(frozen=True, slots=True)
 class HostCell:
@@ -37,7 +39,8 @@ class HostCell:
 
     ``placed`` are the CPUs whose place in a core or socket is known: libvirt
     reads it of online CPUs only.
-    ``cores`` lists the sibling threads of each core, restricted to this cell.
+    ``cores`` lists the sibling threads of each core, ``dies`` and ``clusters``
+    the CPUs of each, restricted to this cell and as far as they are known.
     ``socket`` is ``None`` where it is unknown or where the cell spans several.
     ``pages`` maps a page size in KiB to the number of pages.
     """
@@ -47,6 +50,8 @@ class HostCell:
     cpus: frozenset[int]
     placed: frozenset[int]
     cores: tuple[frozenset[int], ...]
+    dies: tuple[frozenset[int], ...]
+    clusters: tuple[frozenset[int], ...]
     memory_kib: int
     pages: tuple[tuple[int, int], ...]
 
@@ -109,6 +114,8 @@ def _cell(element: Element) -> HostCell:
     where = f"<cell id={identity}>"
     siblings: dict[int, frozenset[int]] = {}
     sockets: set[int | None] = set()
+    dies: _Groups = {}
+    clusters: _Groups = {}
     placed: set[int] = set()
     for cpu in element.findall("cpus/cpu"):
         index = number(cpu.get("id"), f"{where} <cpu> id", most=MAX_CPU)
@@ -118,6 +125,8 @@ def _cell(element: Element) -> HostCell:
             placed.add(index)
         if cpu.get("socket_id") is not None:
             sockets.add(optional_attribute(cpu, "socket_id", most=_MAX_ID))
+        _join(dies, cpu, index, ("socket_id", "die_id"))
+        _join(clusters, cpu, index, ("socket_id", "die_id", "cluster_id"))
     pages = _pages(element, where)
     memory = element.find("memory")
     return HostCell(
@@ -126,9 +135,18 @@ def _cell(element: Element) -> HostCell:
         cpus=frozenset(siblings),
         placed=frozenset(placed),
         cores=_cores(siblings),
+        dies=tuple(map(frozenset, dies.values())),
+        clusters=tuple(map(frozenset, clusters.values())),
         memory_kib=sum(size * total for size, total in pages) if memory is None else kibibytes(memory),
         pages=pages,
     )
+
+
+def _join(groups: _Groups, cpu: Element, index: int, path: tuple[str, ...]) -> None:
+    """Put a CPU with those of the same place, whose last number has to be known; those above it may not be."""
+    place = tuple(None if cpu.get(name) is None else optional_attribute(cpu, name, most=_MAX_ID) for name in path)
+    if place[-1] is not None:
+        groups.setdefault(place, set()).add(index)
 
 
 def _pages(cell: Element, where: str) -> tuple[tuple[int, int], ...]:

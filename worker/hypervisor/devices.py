@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from schemas.base import MAX_AMOUNT
 from schemas.inventory import Device
+from schemas.requests import DeviceType
 from worker.hypervisor.documents import XmlFault, attribute, number, optional_attribute, parse, text_of
 
 if TYPE_CHECKING:
@@ -143,10 +144,12 @@ def _mdev_types(device: Element) -> tuple[tuple[str, int], ...]:
 def assignable_devices(nodes: Iterable[NodeDevice], cells: frozenset[int]) -> list[Device]:
     """Return the devices that can be handed out, by address.
 
-    Bridges are left out: no guest can have them. Devices outside PCI are
-    listed for the mediated ones they carry, with identifiers of zeros. A cell that the host does not
-    list is unknown. What a device can carry of a mediated type when it carries
-    no other is what it carries plus what it still could.
+    Bridges are left out: no guest can have them. Devices outside PCI (a
+    channel, a matrix of crypto queues) are listed for the mediated ones they
+    carry, as ``mdev`` with identifiers of zeros, so that none is handed out
+    whole. A cell that the host does not list is unknown. What a device can
+    carry of a mediated type when it carries no other is what it carries plus
+    what it still could.
     """
     nodes = list(nodes)
     carried: dict[tuple[str | None, str | None], int] = {}
@@ -173,7 +176,7 @@ def _device(
         address=node.address,
         vendor=node.vendor,
         product=node.product,
-        type="vdpa" if vdpa else "vf" if node.function_of else "pf" if node.physical else "pci",
+        type=_type(node, vdpa=vdpa),
         parent=node.function_of,
         cell=node.cell if node.cell in cells or not cells else None,
         tags={name: value for name, value in tags.items() if value is not None},
@@ -181,3 +184,9 @@ def _device(
             name: min(available + carried.get((node.name, name), 0), MAX_AMOUNT) for name, available in node.mdev_types
         },
     )
+
+
+def _type(node: NodeDevice, *, vdpa: bool) -> DeviceType:
+    if node.kind != "pci":
+        return "mdev"
+    return "vdpa" if vdpa else "vf" if node.function_of else "pf" if node.physical else "pci"

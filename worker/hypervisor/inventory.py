@@ -82,15 +82,20 @@ def _online(observation: Observation) -> frozenset[int]:
 
 
 def _cell(cell: HostCell, online: frozenset[int]) -> Cell:
-    cores = (core & online for core in cell.cores)
     return Cell(
         id=cell.id,
         socket=cell.socket,
         cpus=format_cpu_set(cell.cpus & online),
-        siblings=[format_cpu_set(core) for core in cores if core],
+        siblings=_running(cell.cores, online),
+        dies=_running(cell.dies, online),
+        clusters=_running(cell.clusters, online),
         memory_mib=cell.memory_kib // 1024,
         pages=[Pages(size_kib=size, total=total) for size, total in cell.pages],
     )
+
+
+def _running(groups: tuple[frozenset[int], ...], online: frozenset[int]) -> list[str]:
+    return [format_cpu_set(group & online) for group in groups if group & online]
 
 
 class Inventories:

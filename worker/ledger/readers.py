@@ -13,6 +13,10 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
+from schemas import Inventory, Policy
+from worker.accounting.host import build_host
+from worker.accounting.state import Occupancy
+from worker.accounting.survey import Pool, Stray, pools, strays
 from worker.ledger.statements import Connection, statement
 
 if TYPE_CHECKING:
@@ -101,7 +105,12 @@ class Statistic:
 
 @dataclass(frozen=True, slots=True)
 class NodeDetail:
-    """Everything known of a node. ``counters`` are all that are kept, those of cells and of device types included."""
+    """Everything known of a node.
+
+    ``counters`` are all that are kept, those of cells and of device types
+    included; ``pools`` are the devices it hands out, ``strays`` is what is held
+    though the node no longer offers it.
+    """
 
     node: Node
     policy: Mapping[str, object]
@@ -111,6 +120,8 @@ class NodeDetail:
     allocations: Sequence[HeldAllocation]
     pinned_cpus: Sequence[PinnedCpu]
     devices: Sequence[NodeDevice]
+    pools: Sequence[Pool]
+    strays: Sequence[Stray]
     statistics: Sequence[Statistic]
 
 
@@ -180,17 +191,36 @@ async def node(connection: Connection, name: str) -> NodeDetail | None:
     detail = await connection.fetchrow(statement("show_node"), name)
     if not found or detail is None:
         return None
+    pinned = await _rows(connection, PinnedCpu, "show_pinned_cpus", name)
+    devices = await _rows(connection, NodeDevice, "show_devices", name)
+    counters = from_json(detail["counters"])
+    occupancy = Occupancy(
+        counters,
+        {one.cpu: one.instance for one in pinned},
+        {one.address: one.instance for one in devices if one.instance is not None},
+    )
+    offered, astray = _survey(detail, occupancy, observed=found[0].hypervisor is not None)
     return NodeDetail(
         node=found[0],
         policy=from_json(detail["policy"]),
         inventory=_json(detail["inventory"]),
-        counters=from_json(detail["counters"]),
+        counters=counters,
         parked=detail["parked"],
         allocations=await allocations(connection, node=name),
-        pinned_cpus=await _rows(connection, PinnedCpu, "show_pinned_cpus", name),
-        devices=await _rows(connection, NodeDevice, "show_devices", name),
+        pinned_cpus=pinned,
+        devices=devices,
+        pools=offered,
+        strays=astray,
         statistics=await _rows(connection, Statistic, "show_statistics", name),
     )
+
+
+def _survey(detail: asyncpg.Record, occupancy: Occupancy, *, observed: bool) -> tuple[list[Pool], list[Stray]]:
+    if detail["inventory"] is None:
+        return [], []
+    inventory = Inventory.model_validate_json(detail["inventory"])
+    host = build_host(inventory, Policy.model_validate_json(detail["policy"]), observed=observed)
+    return pools(host, occupancy), strays(host, occupancy)
 
 
 async def allocations(

@@ -82,6 +82,7 @@ def test_a_channel_and_the_crypto_matrix_are_listed_for_what_they_carry() -> Non
         "0.0.fffe": {"vfio_ccw-io": 1},
         "matrix": {"vfio_ccw-io": 1},
     }
+    assert {device.type for device in found.values()} == {"mdev"}
 
 
 def test_the_serial_number_of_a_card_is_a_tag() -> None:

@@ -116,8 +116,14 @@ def test_a_socket_of_minus_one_is_unknown() -> None:
     assert host("s390x-one-cell").cells[0].socket is None
 
 
-def test_clusters_on_arm_keep_their_large_socket_numbers() -> None:
-    assert [cell.socket for cell in host("aarch64-clusters").cells] == [36, 3180]
+def test_clusters_on_arm_are_told_and_keep_their_large_socket_numbers() -> None:
+    made = host("aarch64-clusters")
+    assert [(cell.socket, cell.dies, cell.clusters) for cell in made.cells] == [
+        (36, ["0-3"], ["0-1", "2-3"]),
+        (3180, ["4-7"], ["4-5", "6-7"]),
+    ]
+    offline = host("aarch64-clusters", online=frozenset({0, 4}))
+    assert [(cell.dies, cell.clusters) for cell in offline.cells] == [(["0"], ["0"]), (["4"], ["4"])]
     assert host("aarch64-clusters").traits == ["HW_ARCH_AARCH64"]
 
 
