@@ -88,6 +88,11 @@ class RabbitBroker:
             unfinished=self.consumer.unfinished,
         )
 
+    @property
+    def connects(self) -> int:
+        """How often a connection was opened; each one beyond the first two follows a loss."""
+        return self._giving.generation + self._taking.generation
+
     def start(self) -> None:
         """Begin connecting; deliveries come as soon as there is a broker, and again after each loss."""
         self._giving.start()

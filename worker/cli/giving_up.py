@@ -14,7 +14,7 @@ from worker.engine.intake import Item, unpark
 from worker.engine.permissions import SENDERS_HEADER, senders_of
 from worker.engine.ports import DeadLetter, LedgerRaced, LedgerUnavailable, Parked, Wanted
 from worker.ledger.dead_letters import store
-from worker.ledger.ledger import PostgresLedger
+from worker.ledger.ledger import PostgresLedger, parked_of
 from worker.ledger.statements import statement
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def give_up(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> l
 
 async def _once(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> list[UUID]:
     rows = await pool.fetch(statement("parked_commands"), commands)
-    items = [_buried(Parked(**row)) for row in rows]
+    items = [_buried(parked_of(row)) for row in rows]
     wanted = Wanted(nodes={item.command.node for item in items}, commands=[item.command.id for item in items])
     async with PostgresLedger(pool).transaction() as transaction:
         loaded = await transaction.load(wanted)

@@ -19,6 +19,7 @@ import uvloop
 from worker.api.app import add_read_api
 from worker.broker.rabbit import RabbitBroker
 from worker.cli.connect import broker_options, database_tls
+from worker.cli.gauges import show
 from worker.cli.watchdog import watched
 from worker.engine.engine import Engine, Intake, Options
 from worker.engine.lanes import Lanes
@@ -30,10 +31,11 @@ from worker.ledger.ledger import PostgresLedger, available
 from worker.ledger.maintenance import Retention, keep_house
 from worker.ledger.members import Members, agree_on_shards
 from worker.ledger.pool import connect_pool
-from worker.settings import load_settings
+from worker.settings import SettingsError, load_settings, variable
 from worker.telemetry.http import StatusServer
 from worker.telemetry.logs import configure_logging, get_logger
 from worker.telemetry.metrics import Metrics
+from worker.telemetry.tracing import Tracing, TracingUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -79,13 +81,15 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
     )
     await hypervisors.start()
     parts.push_async_callback(hypervisors.close)
+    tracing = _tracing(settings)
+    parts.callback(tracing.close)
     lanes = Lanes()
-    intake = Intake(lanes, settings.shards)
+    intake = Intake(lanes, settings.shards, tracing)
     broker = RabbitBroker(
         broker_options(settings),
         settings.shards,
         intake.receive,
-        store=lambda letters: _archive(pool, letters),
+        store=lambda letters: _archive(pool, letters, metrics),
         prefetch=settings.prefetch,
         declare=settings.declare_topology,
         confirm_seconds=settings.confirm_seconds,
@@ -98,14 +102,7 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
     add_read_api(server.app, pool)
     await server.start(settings.http_host, settings.http_port, settings.http_port_file)
     parts.push_async_callback(server.close)
-    counts = broker.consumer.counts
-    metrics.follow("commands_received", "Messages taken from command queues.", lambda: counts.delivered)
-    metrics.follow("commands_redelivered", "Messages the broker had delivered before.", lambda: counts.redelivered)
-    metrics.follow("stale_acknowledgements", "Times a channel was gone when it was settled.", lambda: counts.stale)
-    metrics.waiting.set_function(lambda: lanes.depth)
-    metrics.hypervisor_calls_stuck.set_function(lambda: hypervisors.stuck_calls)
-    metrics.hypervisors_unreachable.set_function(lambda: hypervisors.unreachable_nodes)
-    metrics.shards_held.set_function(lambda: len(broker.state.active_shards))
+    show(metrics, lanes, engine, broker, hypervisors)
     broker.start()
     parts.push_async_callback(broker.close)
     parts.push_async_callback(broker.drain, 0.0)
@@ -196,9 +193,17 @@ async def _leave(members: Members) -> None:
             await members.leave()
 
 
-async def _archive(pool: asyncpg.Pool, letters: Sequence[DeadLetter]) -> None:
+def _tracing(settings: Settings) -> Tracing:
+    try:
+        return Tracing(settings.trace_exporter, version=version("nodeledger"))
+    except TracingUnavailableError as fault:
+        raise SettingsError(f"{variable('trace_exporter')}: {fault}") from None
+
+
+async def _archive(pool: asyncpg.Pool, letters: Sequence[DeadLetter], metrics: Metrics) -> None:
     async with pool.acquire() as connection:
         await store(connection, letters)
+    metrics.archived.inc(len(letters))
 
 
 async def _keep_house(pool: asyncpg.Pool, settings: Settings) -> None:

@@ -263,8 +263,7 @@ class Decider:
             item.command.node,
             item.command.id,
             delivery.body,
-            delivery.reply_to,
-            delivery.correlation_id,
+            item.reply,
             "\n".join(senders_of(item)) or None,
             self._received_at(item),
             blocking,
@@ -307,7 +306,6 @@ class Decider:
         if before is not None and before.status == "dead":
             self.result.changes.revived.append(command.id)
         self._tried(item)
-        source = item.delivery or item.parked
         answer = Answer(
             command.id,
             item.fingerprint,
@@ -317,8 +315,7 @@ class Decider:
             _subject(command),
             self._received_at(item),
             tuple(dict.fromkeys(reason.code for reason in decision.reasons)) if decision is not None else (),
-            source.reply_to if source is not None else None,
-            source.correlation_id if source is not None else None,
+            item.reply,
             rendered.text,
         )
         self.result.changes.answers.append(answer)

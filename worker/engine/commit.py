@@ -182,6 +182,7 @@ class Committer:
         ages = [ended - item.delivery.received_at for item in result.done if item.delivery is not None]
         self.metrics.committed(changes.answers, nodes=len(want.nodes), seconds=ended - began, ages=ages)
         self.metrics.duplicates.inc(result.duplicates)
+        self.metrics.drifted(one["kind"] for _, decision in result.decided for one in decision.drift or ())
         return result
 
     async def _count(self, items: Sequence[Item]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from worker.engine.burial import Undertaker
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from worker.engine.batch import Inquiry, Result
+    from worker.engine.intake import Item
     from worker.engine.lanes import Lanes
     from worker.engine.ports import Broker, Delivery, Hypervisors, Ledger
     from worker.telemetry.metrics import Metrics
+    from worker.telemetry.tracing import Tracing
 
 _log = get_logger(__name__)
 
@@ -55,9 +57,10 @@ class Intake:
     engine, which needs a broker.
     """
 
-    def __init__(self, lanes: Lanes, shards: int) -> None:
+    def __init__(self, lanes: Lanes, shards: int, tracing: Tracing | None = None) -> None:
         self._lanes = lanes
         self._shards = shards
+        self._tracing = tracing if tracing is not None and tracing.enabled else None
         self._undertaker: Undertaker | None = None
         self._early: list[Refused] = []
 
@@ -70,6 +73,8 @@ class Intake:
             else:
                 self._undertaker.refuse(item)
         else:
+            if self._tracing is not None:
+                _trace(item, self._tracing)
             self._lanes.add(item)
 
     def bury_with(self, undertaker: Undertaker) -> None:
@@ -78,6 +83,14 @@ class Intake:
         for refused in self._early:
             undertaker.refuse(refused)
         self._early.clear()
+
+
+def _trace(item: Item, tracing: Tracing) -> None:
+    """Begin a command's span; its answer continues that."""
+    command = item.command
+    about = {"nodeledger.command": str(command.id)}
+    item.span = tracing.begin(item.reply.traceparent, kind=command.kind, node=command.node, attributes=about)
+    item.reply = replace(item.reply, traceparent=item.span.traceparent)
 
 
 class Engine:
@@ -99,6 +112,7 @@ class Engine:
         self._ledger = ledger
         self._hypervisors = hypervisors
         self._pool = pool
+        self._metrics = metrics
         self._options = options
         self._undertaker = Undertaker(broker, lanes, metrics)
         self._outbox = Outbox(broker, ledger, metrics, options.sweep_seconds)
@@ -119,6 +133,11 @@ class Engine:
         self._asking: set[asyncio.Task[None]] = set()
         self._down: str | None = None
         intake.bury_with(self._undertaker)
+
+    @property
+    def unpublished(self) -> int:
+        """Messages of committed outcomes that the broker has not confirmed."""
+        return self._outbox.unpublished
 
     @property
     def problems(self) -> list[str]:
@@ -155,6 +174,7 @@ class Engine:
             self._ledger,
             self._hypervisors,
             self._lanes,
+            self._metrics,
             least=options.probe_least,
             most=options.probe_most,
             deadline=options.park_deadline,
@@ -176,6 +196,9 @@ class Engine:
         """What follows a commit: acknowledge, publish, bury, ask."""
         self._broker.settle([item.delivery for item in result.done if item.delivery is not None])
         self._outbox.add(result.changes.outbox, result.outcomes)
+        for item, rendered in result.outcomes:
+            if item.span is not None:
+                item.span.end(rendered.status)
         for item, reason, detail in result.buried:
             self._undertaker.bury(item, reason, detail)
         for node, inquiry in result.inquiries.items():

@@ -9,11 +9,14 @@ from uuid import UUID
 
 from schemas import MalformedCommandError, parse_command, shard_of
 from schemas.routing import command_queue
+from worker.engine.ports import NO_REPLY, Reply
+from worker.telemetry.tracing import TRACEPARENT, is_traceparent
 
 if TYPE_CHECKING:
     from schemas import Command
     from worker.accounting.lifecycle import Expire
     from worker.engine.ports import Delivery, Parked
+    from worker.telemetry.tracing import Span
 
 AnyCommand: TypeAlias = "Command | Expire"
 
@@ -27,7 +30,7 @@ class Item:
     the command is safe in the dead letters and only has to be recorded as dead.
     Of one that was delivered before, ``tries`` is how often other workers began
     and did not finish it, once that is known, and ``counted`` says that this
-    one has counted its own try.
+    one has counted its own try. ``span`` is there where traces are recorded.
     """
 
     command: AnyCommand
@@ -37,6 +40,8 @@ class Item:
     buried: tuple[str, str] | None = None
     tries: int | None = None
     counted: bool = False
+    reply: Reply = NO_REPLY
+    span: Span | None = None
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ def receive(delivery: Delivery, shards: int) -> Item | Refused:
         command = parse_command(delivery.body)
     except MalformedCommandError as fault:
         return Refused(delivery, fault.reason, fault.detail, fault.id, fault.node, fault.kind)
-    item = Item(command, fingerprint(command), delivery)
+    item = Item(command, fingerprint(command), delivery, reply=_reply(delivery))
     shard = shard_of(command.node, shards)
     if shard != delivery.shard:
         detail = f"node {command.node} belongs to {command_queue(shard)}, not to {command_queue(delivery.shard)}"
@@ -66,10 +71,19 @@ def receive(delivery: Delivery, shards: int) -> Item | Refused:
     return item
 
 
+def _reply(delivery: Delivery) -> Reply:
+    if delivery.reply_to is delivery.correlation_id is None and not delivery.headers:
+        return NO_REPLY
+    trace = delivery.headers.get(TRACEPARENT)
+    return Reply(
+        delivery.reply_to, delivery.correlation_id, trace if isinstance(trace, str) and is_traceparent(trace) else None
+    )
+
+
 def unpark(parked: Parked) -> Item:
     """A parked command, back on its way. It was parsed before it was parked."""
     command = parse_command(parked.body)
-    return Item(command, fingerprint(command), parked=parked)
+    return Item(command, fingerprint(command), parked=parked, reply=parked.reply)
 
 
 def fingerprint(command: AnyCommand) -> UUID:

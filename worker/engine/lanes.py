@@ -52,6 +52,21 @@ class Lanes:
         self._closed = False
         self.depth = 0
 
+    @property
+    def count(self) -> int:
+        """Nodes with commands that wait."""
+        return len(self._lanes)
+
+    @property
+    def deepest(self) -> int:
+        """Commands that wait for the busiest node."""
+        return max((len(lane.items) for lane in self._lanes.values()), default=0)
+
+    def oldest(self, now: float) -> float:
+        """Seconds since the receipt of the command that waits longest."""
+        heads = (lane.items[0].delivery for lane in self._lanes.values() if lane.items)
+        return max((now - head.received_at for head in heads if head is not None), default=0.0)
+
     def close(self) -> None:
         """Give out nothing more; what still waits goes back to where it came from."""
         self._closed = True

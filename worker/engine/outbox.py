@@ -53,6 +53,11 @@ class Outbox:
         self._published: list[UUID] = []
         self._jitter = random.Random()  # noqa: S311 - jitter, not a secret
 
+    @property
+    def unpublished(self) -> int:
+        """Messages that wait for the broker's confirm."""
+        return sum(len(outgoing) for _, outgoing, _ in self._waiting)
+
     def add(self, outbox: UUID | None, outcomes: Sequence[tuple[Item, Rendered]]) -> None:
         """Publish the outcomes of a committed batch; ``outbox`` is the batch's row, if it has one."""
         if len(self._waiting) >= _KEPT_BATCHES and outbox is not None:
@@ -60,10 +65,7 @@ class Outbox:
         outgoing: list[Outgoing] = []
         received: list[float] = []
         for item, rendered in outcomes:
-            source = item.delivery or item.parked
-            reply_to = source.reply_to if source is not None else None
-            correlation_id = source.correlation_id if source is not None else None
-            outgoing.extend(messages(rendered, str(item.command.id), reply_to, correlation_id))
+            outgoing.extend(messages(rendered, str(item.command.id), item.reply))
             if item.delivery is not None:
                 received.append(item.delivery.received_at)
         if outgoing:
@@ -145,10 +147,7 @@ class Outbox:
             for batch in found
             for answer in batch.outcomes
             for message in messages(
-                Rendered(answer.kind, answer.status, answer.node, answer.outcome),
-                str(answer.command),
-                answer.reply_to,
-                answer.correlation_id,
+                Rendered(answer.kind, answer.status, answer.node, answer.outcome), str(answer.command), answer.reply
             )
         ]
         await self._broker.publish(outgoing)

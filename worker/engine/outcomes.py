@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic_core import to_json
 
 from schemas.commands import Claim, InstanceCommand
 from schemas.routing import OUTCOME_EXCHANGE, outcome_key
 from worker.engine.ports import Outgoing
+from worker.telemetry.tracing import TRACEPARENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from schemas.outcomes import Status
     from worker.accounting.decision import Decision
     from worker.accounting.view import View
     from worker.engine.intake import AnyCommand
-    from worker.engine.ports import Loaded
+    from worker.engine.ports import Loaded, Reply
+
+_UNTRACED: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def _usage(view: View, name: str) -> dict[str, dict[str, int]]:
     }
 
 
-def messages(rendered: Rendered, command: str, reply_to: str | None, correlation_id: str | None) -> Iterator[Outgoing]:
+def messages(rendered: Rendered, command: str, reply: Reply) -> Iterator[Outgoing]:
     """The outcome for all subscribers, and its copy for the sender that asked for one.
 
     A ``reply_to`` that names a queue of the product's own is not served: an
@@ -94,6 +97,7 @@ def messages(rendered: Rendered, command: str, reply_to: str | None, correlation
     """
     body = rendered.text.encode()
     key = outcome_key(rendered.kind, rendered.status, rendered.node)
-    yield Outgoing(OUTCOME_EXCHANGE, key, body, command, correlation_id)
-    if reply_to is not None and not reply_to.startswith("nodeledger."):
-        yield Outgoing("", reply_to, body, command, correlation_id)
+    headers = _UNTRACED if reply.traceparent is None else {TRACEPARENT: reply.traceparent}
+    yield Outgoing(OUTCOME_EXCHANGE, key, body, command, reply.correlation_id, headers)
+    if reply.to is not None and not reply.to.startswith("nodeledger."):
+        yield Outgoing("", reply.to, body, command, reply.correlation_id, headers)

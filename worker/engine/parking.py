@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from worker.engine.lanes import Lanes
     from worker.engine.ports import Hypervisors, Ledger
+    from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
 
 _NODES_AT_ONCE: Final = 64
 _COMMANDS_AT_ONCE: Final = 500
+_COUNT_SECONDS: Final = 10.0
 
 
 class ParkingAttendant:
@@ -32,25 +34,44 @@ class ParkingAttendant:
     """
 
     def __init__(
-        self, ledger: Ledger, hypervisors: Hypervisors, lanes: Lanes, *, least: float, most: float, deadline: timedelta
+        self,
+        ledger: Ledger,
+        hypervisors: Hypervisors,
+        lanes: Lanes,
+        metrics: Metrics,
+        *,
+        least: float,
+        most: float,
+        deadline: timedelta,
     ) -> None:
         self._ledger = ledger
         self._hypervisors = hypervisors
         self._lanes = lanes
+        self._metrics = metrics
         self._least = least
         self._most = most
         self._deadline = deadline
 
     async def run(self) -> None:
-        """Probe, for ever."""
+        """Probe, and count what waits, for ever."""
+        loop = asyncio.get_running_loop()
+        counted = -_COUNT_SECONDS
         while True:
             await asyncio.sleep(self._least)
             try:
+                if loop.time() - counted >= _COUNT_SECONDS:
+                    counted = loop.time()
+                    await self._count()
                 nodes = await self._ledger.due_probes(_NODES_AT_ONCE, least=self._least, most=self._most)
                 addresses = await self._ledger.addresses(nodes)
                 await asyncio.gather(*(self._probe(node, addresses.get(node)) for node in nodes))
             except LedgerUnavailable as trouble:
                 _log.info("probing waits for the database", error=str(trouble))
+
+    async def _count(self) -> None:
+        commands, nodes = await self._ledger.parked_in_all()
+        self._metrics.parked.set(commands)
+        self._metrics.parked_nodes.set(nodes)
 
     async def _probe(self, node: str, address: str | None) -> None:
         """Bring a node's parked commands back if it answers, or if they have waited for too long.

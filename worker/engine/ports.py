@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -64,6 +64,18 @@ class Delivery:
     correlation_id: str | None = None
     user_id: str | None = None
     headers: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an answer carries back: the queue for a copy of it, the sender's correlation, the trace it continues."""
+
+    to: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+
+
+NO_REPLY: Final = Reply()
 
 
 @dataclass(slots=True)
@@ -184,8 +196,7 @@ class Answer:
     instance: UUID | None
     received_at: datetime
     codes: tuple[str, ...]
-    reply_to: str | None
-    correlation_id: str | None
+    reply: Reply
     outcome: str
 
 
@@ -196,8 +207,7 @@ class Parked:
     node: str
     command: UUID
     body: bytes
-    reply_to: str | None
-    correlation_id: str | None
+    reply: Reply
     user_id: str | None
     received_at: datetime
     blocking: bool
@@ -271,6 +281,9 @@ class Ledger(Protocol):
 
     async def count_tries(self, commands: Sequence[UUID]) -> None:
         """Note, before they begin, that commands are tried once more."""
+
+    async def parked_in_all(self) -> tuple[int, int]:
+        """How many commands are parked, and of how many nodes."""
 
     async def due_probes(self, limit: int, *, least: float, most: float) -> list[str]:
         """Nodes with parked commands whose hypervisor is to be asked now, and which no other worker is asking.

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from worker.engine.ports import Answer, Lease, LedgerUnavailable, Parked, Unpublished
+from worker.engine.ports import Answer, Lease, LedgerUnavailable, Parked, Reply, Unpublished
 from worker.ledger.errors import is_transient
 from worker.ledger.nodes import NodeCache
 from worker.ledger.statements import statement
@@ -49,7 +49,12 @@ class PostgresLedger:
 
     async def parked(self, node: str, limit: int) -> list[Parked]:
         """The first parked commands of a node."""
-        return [Parked(**row) for row in await self._fetch("parked", node, limit)]
+        return [parked_of(row) for row in await self._fetch("parked", node, limit)]
+
+    async def parked_in_all(self) -> tuple[int, int]:
+        """How many commands are parked, and of how many nodes."""
+        ((commands, nodes),) = await self._fetch("parked_in_all")
+        return commands, nodes
 
     async def due_leases(self, limit: int) -> list[Lease]:
         """Leases that ran out."""
@@ -92,7 +97,17 @@ async def available() -> AsyncIterator[None]:
         raise
 
 
+def parked_of(row: asyncpg.Record) -> Parked:
+    """A parked command from its row."""
+    fields = dict(row)
+    return Parked(reply=_taken_reply(fields), **fields)
+
+
 def _answer(row: asyncpg.Record) -> Answer:
     fields = dict(row)
     del fields["outbox"]
-    return Answer(**{**fields, "codes": tuple(fields["codes"])})
+    return Answer(codes=tuple(fields.pop("codes")), reply=_taken_reply(fields), **fields)
+
+
+def _taken_reply(fields: dict[str, Any]) -> Reply:
+    return Reply(fields.pop("reply_to"), fields.pop("correlation_id"), fields.pop("traceparent"))

@@ -55,8 +55,9 @@ def answer_row(answer: Answer) -> Row:
         answer.instance,
         answer.received_at,
         names(answer.codes) if answer.codes else EMPTY,
-        answer.reply_to,
-        answer.correlation_id,
+        answer.reply.to,
+        answer.reply.correlation_id,
+        answer.reply.traceparent,
         answer.outcome,
     )
 

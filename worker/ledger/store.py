@@ -134,7 +134,7 @@ class StoreTransaction:
         if changes.unparked or changes.tried or changes.revived:
             await self._execute("settle", changes.unparked, changes.tried, changes.revived)
         if changes.parked:
-            await self._execute("park", *columns([_parked_row(p, loaded.now) for p in changes.parked], 10))
+            await self._execute("park", *columns([_parked_row(p, loaded.now) for p in changes.parked], 11))
         await self._record(loaded, changes, changed, allocations)
 
     async def _record(
@@ -143,7 +143,7 @@ class StoreTransaction:
         touched = [node for name, node in loaded.view.nodes.items() if self._marks.get(name) != _mark(node)]
         written = await self.connection.fetchrow(
             statement("record"),
-            *columns([answer_row(answer) for answer in changes.answers], 11),
+            *columns([answer_row(answer) for answer in changes.answers], 12),
             *columns([instance_row(self._before.get(key), after) for key, after in changed.items()], 12),
             *columns(allocations, 11),
             *columns([entry_row(*posting) for posting in changes.postings], 11),
@@ -243,8 +243,9 @@ def _parked_row(parked: Parked, now: datetime) -> Row:
         parked.node,
         parked.command,
         parked.body,
-        parked.reply_to,
-        parked.correlation_id,
+        parked.reply.to,
+        parked.reply.correlation_id,
+        parked.reply.traceparent,
         parked.user_id,
         parked.received_at,
         parked.blocking,

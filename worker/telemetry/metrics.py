@@ -88,12 +88,10 @@ class Metrics:
         self.waiting = self._gauge("waiting_commands", "Commands received and not yet committed.")
         self.deepest_lane = self._gauge("deepest_lane_commands", "Commands waiting for the busiest node.")
         self.oldest_waiting_seconds = self._gauge("oldest_waiting_seconds", "Age of the oldest waiting command.")
-        self.outbox = self._gauge("outbox_commands", "Outcomes committed and not yet published.")
-        self.outbox_lag_seconds = self._gauge("outbox_lag_seconds", "Age of the oldest unpublished outcome.")
+        self.outbox = self._gauge("outbox_messages", "Messages of committed outcomes that are not yet confirmed.")
         self.outbox_swept = self._counter("outbox_swept", "Outcomes published by the sweeper.")
-        self.parked = self._gauge("parked_commands", "Commands waiting for their hypervisor.")
-        self.parked_nodes = self._gauge("parked_nodes", "Nodes with commands waiting for their hypervisor.")
-        self.leases_expired = self._counter("leases_expired", "Leases that ran out.")
+        self.parked = self._gauge("parked_commands", "Commands waiting for their hypervisor, of all workers.")
+        self.parked_nodes = self._gauge("parked_nodes", "Nodes with such commands, of all workers.")
         self.drift = self._counter("drift", "Differences an audit found.", "kind")
         self.archived = self._counter("dead_letters_archived", "Dead letters moved from the queue to the database.")
 
@@ -108,8 +106,6 @@ class Metrics:
         self.hypervisors_unreachable = self._gauge("hypervisors_unreachable", "Nodes whose hypervisor does not answer.")
         self.hypervisor_calls_stuck = self._gauge("hypervisor_calls_stuck", "Calls past their deadline still running.")
         self.shards_held = self._gauge("shards_held", "Shards this worker is the active consumer of.")
-        self.broker_connects = self._counter("broker_connects", "Connections to the broker opened.", "role")
-        self.broker_losses = self._counter("broker_losses", "Connections to the broker lost.", "role")
         self.broker_blocked = self._gauge("broker_blocked", "1 while the broker takes no messages from us.")
         self.database_losses = self._counter("database_losses", "Times the database did not answer.")
         self.database_up = self._gauge("database_up", "1 while the database answers.")
@@ -138,6 +134,11 @@ class Metrics:
         self.batch_nodes.observe(nodes)
         self.commit_seconds.observe(seconds)
         self.to_commit_seconds.observe_all(ages)
+
+    def drifted(self, kinds: Iterable[object]) -> None:
+        """Count the differences that audits found."""
+        for kind in kinds:
+            self.drift.labels(str(kind)).inc()
 
     def answered(self, ages: Sequence[float]) -> None:
         """Count outcomes the broker confirmed; ``ages`` are the seconds from receipt until then."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,7 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TRACEPARENT: Final = "traceparent"
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?")
 _ENTRY_POINTS: Final = "opentelemetry_traces_exporter"
+
+
+def is_traceparent(text: str) -> bool:
+    """Whether a header's value names a trace, as https://www.w3.org/TR/trace-context/ has it."""
+    return _TRACEPARENT.fullmatch(text) is not None
 
 
 class TracingUnavailableError(Exception):

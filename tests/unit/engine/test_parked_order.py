@@ -11,7 +11,7 @@ from worker.accounting.view import Facts, Node, Observation, View
 from worker.engine.batch import Decider, Result
 from worker.engine.intake import Item, unpark
 from worker.engine.lanes import Lanes
-from worker.engine.ports import Known, Loaded, Parked
+from worker.engine.ports import NO_REPLY, Known, Loaded, Parked
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INSTANCE = str(uuid4())
@@ -22,7 +22,7 @@ def parked(kind: str, seq: int, **fields: Any) -> Item:
     id = uuid4()
     head = {"version": 1, "id": str(id), "kind": kind, "node": "cn-1", "issued_at": NOW.isoformat()}
     body = json.dumps({**head, "instance": INSTANCE, **fields}).encode()
-    return unpark(Parked("cn-1", id, body, None, None, None, NOW, blocking=True, detail="", seq=seq, parked_at=NOW))
+    return unpark(Parked("cn-1", id, body, NO_REPLY, None, NOW, blocking=True, detail="", seq=seq, parked_at=NOW))
 
 
 def decided(items: list[Item]) -> Result:

@@ -16,7 +16,7 @@ from worker.accounting.state import Placement
 from worker.engine.burial import Undertaker
 from worker.engine.intake import Item, fingerprint
 from worker.engine.permissions import SENDERS_HEADER, Concern, Permissions, concern_of, senders_of
-from worker.engine.ports import Delivery, Parked
+from worker.engine.ports import NO_REPLY, Delivery, Parked
 from worker.permission_rules import PermissionRule, RulesError, read_rules
 from worker.settings import SettingsError, load_settings
 
@@ -138,7 +138,7 @@ def test_behind_parked_commands_an_unknown_instance_is_judged_when_its_turn_come
     assert not allowed(BOBS, item(**on(OTHER)), waiting=True)
     assert not allowed(BOBS, item(**on(UNKNOWN)))
     parked = item(**on(OTHER))
-    parked.parked = Parked("a1", parked.command.id, b"", None, None, "bob", NOW, True, "")
+    parked.parked = Parked("a1", parked.command.id, b"", NO_REPLY, "bob", NOW, True, "")
     parked.delivery = None
     assert not allowed(BOBS, parked)
 

@@ -119,6 +119,7 @@ CREATE TABLE nodeledger.command (
     codes text[] NOT NULL DEFAULT '{}',
     reply_to text,
     correlation_id text,
+    traceparent text,
     outcome text NOT NULL
 );
 CREATE INDEX command_by_time ON nodeledger.command (at);
@@ -138,6 +139,7 @@ CREATE TABLE nodeledger.parked_command (
     body bytea NOT NULL,
     reply_to text,
     correlation_id text,
+    traceparent text,
     user_id text,
     received_at timestamptz NOT NULL,
     parked_at timestamptz NOT NULL,

@@ -1,10 +1,11 @@
 -- Commands that wait for a hypervisor, in their order, and when it is asked next.
 WITH waiting AS (
     SELECT * FROM unnest(
-        $1::text[], $2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::boolean[],
-        $9::text[], $10::timestamptz[]
+        $1::text[], $2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
+        $9::boolean[], $10::text[], $11::timestamptz[]
     ) WITH ORDINALITY AS x (
-        node, command, body, reply_to, correlation_id, user_id, received_at, blocking, detail, parked_at, ordinal
+        node, command, body, reply_to, correlation_id, traceparent, user_id, received_at, blocking, detail, parked_at,
+        ordinal
     )
 ),
 probes AS (
@@ -13,7 +14,7 @@ probes AS (
     ON CONFLICT (node) DO NOTHING
 )
 INSERT INTO nodeledger.parked_command
-    (node, command, body, reply_to, correlation_id, user_id, received_at, blocking, detail, parked_at)
-SELECT node, command, body, reply_to, correlation_id, user_id, received_at, blocking, detail, parked_at
+    (node, command, body, reply_to, correlation_id, traceparent, user_id, received_at, blocking, detail, parked_at)
+SELECT node, command, body, reply_to, correlation_id, traceparent, user_id, received_at, blocking, detail, parked_at
 FROM waiting
 ORDER BY ordinal

@@ -3,13 +3,16 @@
 -- worker was faster.
 WITH answers AS (
     INSERT INTO nodeledger.command AS c
-        (id, fingerprint, kind, status, node, instance, received_at, codes, reply_to, correlation_id, outcome, at)
+        (id, fingerprint, kind, status, node, instance, received_at, codes, reply_to, correlation_id, traceparent,
+        outcome, at)
     SELECT x.id, x.fingerprint, x.kind, x.status, x.node, x.instance, x.received_at, x.codes::text[], x.reply_to,
-        x.correlation_id, x.outcome, $56::timestamptz
+        x.correlation_id, x.traceparent, x.outcome, $57::timestamptz
     FROM unnest(
         $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::timestamptz[], $8::text[],
-        $9::text[], $10::text[], $11::text[]
-    ) AS x (id, fingerprint, kind, status, node, instance, received_at, codes, reply_to, correlation_id, outcome)
+        $9::text[], $10::text[], $11::text[], $12::text[]
+    ) AS x (
+        id, fingerprint, kind, status, node, instance, received_at, codes, reply_to, correlation_id, traceparent, outcome
+    )
     ON CONFLICT (id) DO UPDATE SET
         status = excluded.status, codes = excluded.codes, outcome = excluded.outcome, at = excluded.at
     WHERE c.status IN ('parked', 'dead') AND c.fingerprint = excluded.fingerprint
@@ -17,8 +20,8 @@ WITH answers AS (
 ),
 instances AS (
     SELECT * FROM unnest(
-        $12::uuid[], $13::bigint[], $14::bigint[], $15::text[], $16::text[], $17::bigint[], $18::text[], $19::text[],
-        $20::text[], $21::text[], $22::text[], $23::timestamptz[]
+        $13::uuid[], $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::bigint[], $19::text[], $20::text[],
+        $21::text[], $22::text[], $23::text[], $24::timestamptz[]
     ) AS x (id, before, version, project, user_id, revision, state, task, os_type, move, stranded, deleted_at)
 ),
 new_instances AS (
@@ -44,8 +47,8 @@ allocations AS (
     SELECT x.instance, x.node_id, x.role, x.request::jsonb, x.full_charge::jsonb, x.charge::jsonb, x.pins::integer[],
         x.devices::text[], x.assignment::jsonb, x.claimed_at, x.lease_expires_at
     FROM unnest(
-        $24::uuid[], $25::bigint[], $26::text[], $27::text[], $28::text[], $29::text[], $30::text[], $31::text[],
-        $32::text[], $33::timestamptz[], $34::timestamptz[]
+        $25::uuid[], $26::bigint[], $27::text[], $28::text[], $29::text[], $30::text[], $31::text[], $32::text[],
+        $33::text[], $34::timestamptz[], $35::timestamptz[]
     ) AS x (
         instance, node_id, role, request, full_charge, charge, pins, devices, assignment, claimed_at, lease_expires_at
     )
@@ -54,10 +57,10 @@ entries AS (
     INSERT INTO nodeledger.entry
         (node, instance, project, user_id, command, kind, counters, deltas, used_after, pins, devices, at)
     SELECT x.node, x.instance, x.project, x.user_id, x.command, x.kind, x.counters::text[], x.deltas::bigint[],
-        x.used_after::bigint[], x.pins::integer[], x.devices::text[], $56::timestamptz
+        x.used_after::bigint[], x.pins::integer[], x.devices::text[], $57::timestamptz
     FROM unnest(
-        $35::text[], $36::uuid[], $37::text[], $38::text[], $39::uuid[], $40::text[], $41::text[], $42::text[],
-        $43::text[], $44::text[], $45::text[]
+        $36::text[], $37::uuid[], $38::text[], $39::text[], $40::uuid[], $41::text[], $42::text[], $43::text[],
+        $44::text[], $45::text[], $46::text[]
     ) WITH ORDINALITY AS x (
         node, instance, project, user_id, command, kind, counters, deltas, used_after, pins, devices, ordinal
     )
@@ -68,18 +71,18 @@ nodes AS (
         generation = x.generation, counters = x.counters::text[], used = x.used::bigint[],
         failed_builds = x.failed_builds, parked = x.parked, reachable = x.reachable, observed_at = x.observed_at
     FROM unnest(
-        $46::bigint[], $47::bigint[], $48::text[], $49::text[], $50::bigint[], $51::bigint[], $52::boolean[],
-        $53::timestamptz[]
+        $47::bigint[], $48::bigint[], $49::text[], $50::text[], $51::bigint[], $52::bigint[], $53::boolean[],
+        $54::timestamptz[]
     ) AS x (id, generation, counters, used, failed_builds, parked, reachable, observed_at)
     WHERE n.id = x.id
 ),
 outboxes AS (
     INSERT INTO nodeledger.outbox (id, at, commands)
-    SELECT $54::uuid, $56::timestamptz, $1::uuid[]
-    WHERE $54::uuid IS NOT NULL
+    SELECT $55::uuid, $57::timestamptz, $1::uuid[]
+    WHERE $55::uuid IS NOT NULL
 ),
 published AS (
-    DELETE FROM nodeledger.outbox WHERE id = ANY ($55::uuid[])
+    DELETE FROM nodeledger.outbox WHERE id = ANY ($56::uuid[])
 )
 SELECT
     (SELECT count(*) FROM answers) AS answers,

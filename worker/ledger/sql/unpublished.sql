@@ -13,7 +13,7 @@ mine AS (
 )
 SELECT
     m.id AS outbox, c.id AS command, c.fingerprint, c.kind, c.status, c.node, c.instance, c.received_at, c.codes,
-    c.reply_to, c.correlation_id, c.outcome
+    c.reply_to, c.correlation_id, c.traceparent, c.outcome
 FROM mine AS m
 LEFT JOIN nodeledger.command AS c ON c.id = ANY (m.commands)
 ORDER BY m.id, c.at
