@@ -47,6 +47,22 @@ async def test_who_joins_gets_a_fair_share_and_nobody_else_moves(pool: asyncpg.P
     assert all(after[shard] in {owner, *newcomer} for shard, owner in before.items())
 
 
+async def test_a_worker_that_only_says_it_is_alive_gives_up_a_session_that_began_read_only(database: Database) -> None:
+    setting = f"ALTER DATABASE {database.name} {{}} default_transaction_read_only"
+    owner = await asyncpg.connect(database.owner_url)
+    await owner.execute(setting.format("SET") + " = on")
+    pool = await connect_pool(database.worker_url, max_size=2)
+    try:
+        member = Members(pool, uuid4(), "worker")
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await member.heartbeat()
+        await owner.execute(setting.format("RESET"))
+        await member.heartbeat()
+    finally:
+        await pool.close()
+        await owner.close()
+
+
 async def test_who_leaves_or_falls_silent_is_replaced(pool: asyncpg.Pool) -> None:
     first, second, third = await join(pool, 3)
     await first.assign(SHARDS)

@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+import asyncpg
+
 from worker.ledger.statements import Connection, statement
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-    import asyncpg
 
 _LOCK: Final = 0x736861726473  # "shards": one assignment at a time
 _FORGET_SECONDS: Final = 86_400.0
@@ -70,7 +70,11 @@ class Members:
 
     async def heartbeat(self) -> None:
         """Say that this worker is alive; the first one joins the pool."""
-        await self._pool.execute(statement("member_heartbeat"), self._member, self._name)
+        try:
+            await self._pool.execute(statement("member_heartbeat"), self._member, self._name)
+        except asyncpg.ReadOnlySQLTransactionError:
+            await self._pool.expire_connections()  # an idle worker uses one every second, and would for ever
+            raise
 
     async def leave(self) -> None:
         """Leave the pool at once instead of being missed."""
