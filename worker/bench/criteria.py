@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from worker.bench.results import Results
 
 _SIGNS: Final[dict[str, Callable[[float, float], bool]]] = {"≥": ge, "≤": le, "<": lt}
+_FULL_LOAD: Final = 3000.0
+HALF_LOAD: Final = _FULL_LOAD / 2
+"""Commands per second at which latency is held against its bounds: half of what a worker has to carry."""
 _FAST_START_ALLOCATIONS: Final = 100_000
 _HOT_NODES: Final = 1000
 _SAME: Final = 0.5
@@ -43,7 +46,7 @@ Row = tuple[str, str, float, float | None]
 def _rates(results: Results) -> Iterator[Row]:
     for name in ("claims-100", "claims-10000"):
         yield f"{name}: rate beside the bare loop's", "≥", 1.0, _ratio(results, name)
-        yield f"{name}: claims per second", "≥", 3000.0, _rate(results, name)
+        yield f"{name}: claims per second", "≥", _FULL_LOAD, _rate(results, name)
         yield f"{name}: processor time beside the bare loop's", "≤", 1.2, _cpu(results, name)
     for name, bound in (("claims-1", 0.9), ("mix", 0.8), ("pinned", 0.6)):
         yield f"{name}: rate beside the bare loop's", "≥", bound, _ratio(results, name)
@@ -51,14 +54,16 @@ def _rates(results: Results) -> Iterator[Row]:
 
 def _growth(results: Results) -> Iterator[Row]:
     for large, small, bound in (("claims-10000", "claims-100", 0.8), ("full-node", "empty-node", 0.9)):
-        yield f"{large}: rate beside {small}", "≥", bound, _over(_rate(results, large), _rate(results, small))
+        # A shared machine is not as fast all the time: each is taken beside the loop of the same minutes.
+        ratio = _over(_ratio(results, large), _ratio(results, small))
+        yield f"{large}: rate beside {small}, each over its loop's", "≥", bound, ratio
     pair = results.comparisons.get("two-workers")
-    ratio = pair.rate_ratio("2 workers", "worker").median if pair else None
-    yield "two workers: rate beside one", "≥", 1.0, ratio
+    both = pair.rate_ratio("2 workers", "worker").median if pair else None
+    yield "two workers: rate beside one", "≥", 1.0, both
 
 
 def _times(results: Results) -> Iterator[Row]:
-    latencies = results.latencies
+    latencies = [found for found in results.latencies if found.side == "worker" and found.rate == HALF_LOAD]
     yield "half load: median latency in ms", "<", 6.0, max((found.p50 for found in latencies), default=None)
     yield "half load: 99th percentile in ms", "<", 25.0, max((found.p99 for found in latencies), default=None)
     starts = [start.seconds for start in results.starts if start.allocations >= _FAST_START_ALLOCATIONS]

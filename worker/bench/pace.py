@@ -52,7 +52,7 @@ async def paced(rig: Rig, side: Side, commands: Sequence[Command], rate: float, 
     gc.freeze()
     gc.disable()
     try:
-        async with rig.listening(clocks.take):
+        async with rig.hearing(clocks.take):
             await _send(rig, side, commands, rate, clocks)
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await clocks.done.wait()
@@ -66,7 +66,7 @@ async def paced(rig: Rig, side: Side, commands: Sequence[Command], rate: float, 
         significant(percentile(times, share) * 1e3)
         for times, share in ((took, 0.5), (took, 0.9), (took, 0.99), (took, 1.0), (late, 0.99))
     )
-    return Latency(about, significant(rate), len(commands), p50, p90, p99, highest, late_p99)
+    return Latency(about, side.name, significant(rate), len(commands), p50, p90, p99, highest, late_p99)
 
 
 async def _send(rig: Rig, side: Side, commands: Sequence[Command], rate: float, clocks: _Clocks) -> None:

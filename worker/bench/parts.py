@@ -11,19 +11,21 @@ from typing import Final
 
 from worker.bench.backlog import carry_out
 from worker.bench.bench import Bench, started
+from worker.bench.criteria import HALF_LOAD
 from worker.bench.growth import AXES, grow
 from worker.bench.loads import Load, claims
 from worker.bench.pace import paced
 from worker.bench.results import Memory, Results, Start, Statements
 from worker.bench.scenarios import SCENARIOS, Scenario
 from worker.bench.sharing import two_workers
-from worker.bench.sides import Workers
+from worker.bench.sides import Loop, Workers
 from worker.bench.wiretap import tapped
 from worker.cli.faults import CommandError
 from worker.settings import load_settings
 
 _SPREAD: Final = Load(100, claims)
-_PACED_SECONDS: Final = 10.0
+_PACED_SECONDS: Final = 8.0
+_PACES: Final = (HALF_LOAD, 500.0, 100.0)
 _TRICKLE: Final = 200.0
 _CHUNK: Final = 10_000
 _POLL_SECONDS: Final = 0.005
@@ -49,16 +51,22 @@ def _comparing(scenario: Scenario) -> Part:
 
 
 async def half_load(bench: Bench, results: Results) -> None:
-    """Latency at half the rate of the full load, over few nodes and over many."""
+    """Latency of the worker and of the bare loop at half the rate that a worker must carry, and at less.
+
+    Sending and listening take their share of the processors here, which they do not at full load.
+    """
     for scenario in SCENARIOS[:2]:
-        async with started(Workers(bench.rig)) as side:
-            names = await bench.nodes(scenario.load, side)
-            warm = await bench.run(side, scenario.load, names, max(bench.warm_up, scenario.load.nodes))
-            full = results.comparisons.get(scenario.name)
-            rate = (full.rate(side.name).median if full else warm.rate) / 2
-            bench.say(f"{scenario.title}: latency at {rate:.0f} a second")
-            commands = scenario.load.commands(names, min(bench.options.commands, int(rate * _PACED_SECONDS)))
-            results.latencies.append(await paced(bench.rig, side, commands, rate, scenario.title))
+        load = scenario.load
+        async with started(Workers(bench.rig)) as workers:
+            names = await bench.nodes(load, workers)
+            warm = await bench.run(workers, load, names, max(bench.warm_up, load.nodes))
+            async with started(Loop(bench.rig, warm.answer_bytes)) as loop:
+                await bench.run(loop, load, names, bench.warm_up)
+                for rate in _PACES:
+                    for side in (loop, workers):
+                        bench.say(f"{scenario.title}: latency of the {side.name} at {rate:.0f} a second")
+                        commands = load.commands(names, min(bench.options.commands, int(rate * _PACED_SECONDS)))
+                        results.latencies.append(await paced(bench.rig, side, commands, rate, scenario.title))
 
 
 async def statements(bench: Bench, results: Results) -> None:

@@ -89,10 +89,12 @@ def _rates(comparisons: list[Comparison]) -> Table:
 
 
 def _latencies(results: Results) -> Table:
-    table = _table("latency under", "per second", "p50 ms", "p90 ms", "p99 ms", "highest ms", "sent late p99 ms")
+    table = _table(
+        "latency under", "side", "per second", "p50 ms", "p90 ms", "p99 ms", "highest ms", "sent late p99 ms"
+    )
     for found in results.latencies:
         times = (found.p50, found.p90, found.p99, found.highest, found.late_p99)
-        table.add_row(found.scenario, f"{found.rate:,.0f}", *(f"{time:.1f}" for time in times))
+        table.add_row(found.scenario, found.side, f"{found.rate:,.0f}", *(f"{time:.1f}" for time in times))
     return table
 
 

@@ -59,6 +59,7 @@ class Latency:
     """Time from publishing a command to its outcome at a fixed rate, in milliseconds."""
 
     scenario: str
+    side: str
     rate: float
     commands: int
     p50: float

@@ -64,8 +64,7 @@ class Rig:
         self._channel: AbstractChannel = await self._link.scratch_channel()
         await self._channel.declare_exchange(self.exchange, ExchangeType.TOPIC, durable=True)
         self._answers = await self.queue("outcomes", commands=False)
-        await self._answers.bind(OUTCOME_EXCHANGE, "#")
-        await self._answers.bind(self.exchange, "#")
+        await self._bind(self._answers, bound=True)
 
     async def queue(self, role: str, *, commands: bool = True) -> AbstractQueue:
         """Declare a queue like the product's; the broker forgets it when the bench was killed."""
@@ -129,7 +128,7 @@ class Rig:
             found.append(_answer(message))
             open_.discard(found[-1].command)
 
-        async with self.listening(take):
+        async with self._consuming(self._answers.name, take):
             quiet_since, seen = clock(), 0
             while open_ and clock() - quiet_since < _QUIET_SECONDS:
                 await asyncio.sleep(0.01)
@@ -142,12 +141,34 @@ class Rig:
         await self._answers.purge()
 
     @asynccontextmanager
-    async def listening(self, take: Callable[[Message, float], None]) -> AsyncIterator[None]:
-        """Hand every answer to ``take`` as it comes, with the loop's time."""
+    async def hearing(self, take: Callable[[Message, float], None]) -> AsyncIterator[None]:
+        """Hand every answer to ``take`` as it comes, by way of a queue that nothing is written to disk for.
+
+        A second queue on disk would cost the broker as much as that of the commands.
+        """
+        await self._bind(self._answers, bound=False)
+        try:
+            heard = await self._channel.declare_queue(exclusive=True)
+            await self._bind(heard, bound=True)
+            try:
+                async with self._consuming(heard.name, take):
+                    yield
+            finally:
+                await self._channel.queue_delete(heard.name)
+        finally:
+            await self._bind(self._answers, bound=True)
+
+    async def _bind(self, queue: AbstractQueue, *, bound: bool) -> None:
+        for exchange in (OUTCOME_EXCHANGE, self.exchange):
+            await (queue.bind(exchange, "#") if bound else queue.unbind(exchange, "#"))
+
+    @asynccontextmanager
+    async def _consuming(self, queue: str, take: Callable[[Message, float], None]) -> AsyncIterator[None]:
+        """Hand every message of a queue to ``take`` as it comes, with the loop's time."""
         tap = self._link.tap
         sink = Deliveries(lambda message: take(message, tap.now), lambda: None)
         channel = await self._link.channel(sink)
-        await (await channel.get_queue(self._answers.name, ensure=False)).consume(_never, no_ack=True)
+        await (await channel.get_queue(queue, ensure=False)).consume(_never, no_ack=True)
         try:
             yield
         finally:

@@ -26,7 +26,7 @@ def results() -> Results:
         "worker": [run("worker", 3300.0), run("worker", 1800.0), run("worker", 3050.0)],
     }
     found = Results(ENVIRONMENT, {"claims-100": Comparison("claims-100", "claims over 100 nodes", runs)})
-    found.latencies.append(Latency("claims over 100 nodes", 1500.0, 100, 3.0, 6.0, 30.0, 40.0, 0.5))
+    found.latencies.append(Latency("claims over 100 nodes", "worker", 1500.0, 100, 3.0, 6.0, 30.0, 40.0, 0.5))
     found.starts.append(Start(2000, 1.0, 0.7))
     found.growth.append(Point("nodes", 10, spread([1.0]), spread([1.0]), spread([1.0]), 1.0, 2.0, "why"))
     found.differences = 0
