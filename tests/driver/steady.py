@@ -40,14 +40,19 @@ def one_node_a_shard(shards: int = 16) -> list[str]:
     return [name for _, name in sorted(found.items())]
 
 
+def stamped(kind: str, node: str, **fields: Any) -> dict[str, Any]:
+    """A command with a new id."""
+    return {"version": 1, "id": str(uuid4()), "kind": kind, "node": node, "issued_at": _START, **fields}
+
+
 def put(node: str) -> dict[str, Any]:
     """Register a node that never gets full."""
-    return _stamped("node.put", node, inventory=_INVENTORY, policy=_POLICY)
+    return stamped("node.put", node, inventory=_INVENTORY, policy=_POLICY)
 
 
 def claim(node: str) -> dict[str, Any]:
     """Claim a small instance."""
-    return _stamped("claim", node, instance=str(uuid4()), project="acme", resources={"vcpus": 1, "memory_mib": 16})
+    return stamped("claim", node, instance=str(uuid4()), project="acme", resources={"vcpus": 1, "memory_mib": 16})
 
 
 @dataclass(slots=True)
@@ -140,7 +145,3 @@ async def claim_faults(run: Run, sent: list[tuple[str, str]]) -> list[str]:
     if verified.status != 0:
         faults.append(f"verify: {verified.out}{verified.err}")
     return faults
-
-
-def _stamped(kind: str, node: str, **fields: Any) -> dict[str, Any]:
-    return {"version": 1, "id": str(uuid4()), "kind": kind, "node": node, "issued_at": _START, **fields}
