@@ -7,7 +7,7 @@ a node is charged is summed from what instances hold there, each time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 Json = Mapping[str, Any]
@@ -225,7 +225,8 @@ class Model:
         if not guest.moving and not any(one.leased for one in guest.held):
             return rejected("no_move")
         if real:
-            self._settle(guest, "move_destination")
+            kept = [one for one in guest.held if one.role == "move_destination"] if guest.moving else guest.held
+            guest.held = [Held(one.node, "active", one.amounts) for one in kept]
             counted(guest, command)
         return APPLIED
 
@@ -234,13 +235,9 @@ class Model:
         if not guest.moving:
             return rejected("no_move")
         if real:
-            self._settle(guest, "move_source")
+            guest.held = [replace(one, role="active") for one in guest.held if one.role == "move_source"]
             counted(guest, command)
         return APPLIED
-
-    def _settle(self, guest: Guest, role: str) -> None:
-        kept = [one for one in guest.held if one.role == role] if guest.moving else guest.held
-        guest.held = [Held(one.node, "active", one.amounts) for one in kept]
 
     def _abort(self, command: Json, *, real: bool) -> Answer:
         return self._release(command, real=real)
