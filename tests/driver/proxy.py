@@ -47,7 +47,7 @@ class Proxy:
         self._open[task] = (writer, back)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pump(reader, back))
+                both.create_task(self.pass_on(reader, back))
                 both.create_task(_pump(there, writer))
         except* (OSError, asyncio.CancelledError):
             pass
@@ -55,6 +55,10 @@ class Proxy:
             del self._open[task]
             writer.transport.abort()
             back.transport.abort()
+
+    async def pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        """Forward what the client sends; raises ConnectionResetError when it has nothing more to send."""
+        await _pump(source, target)
 
 
 async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

@@ -23,8 +23,8 @@ ROOMY_FOR_ONE = {"cpus": "0-7", "memory_mib": 16384, "disk_gib": 15}
 @pytest.fixture
 async def operator(database: Database, vhost: Vhost, tmp_path: Path) -> AsyncIterator[Shell]:
     made = shell(database, vhost)
-    observed = {"kind": "node.put", "node": "lv-1", "hypervisor": "test:///default"}
-    observed["policy"] = {"max_inventory_age_seconds": 0, "ratios": {"disk": "16.0"}}  # type: ignore[assignment]
+    policy = {"max_inventory_age_seconds": 0, "ratios": {"disk": "16.0"}}
+    observed = {"kind": "node.put", "node": "lv-1", "hypervisor": "test:///default", "policy": policy}
     async with worker(made, tmp_path):
         sent = await made.send(put("cn-1", inventory=ROOMY_FOR_ONE), put("cn-2"), observed)
         assert sent.status == 0, sent.err

@@ -170,7 +170,7 @@ class Road:
             for node, instance in inquiry.question.domains:
                 known = node in inquiry.addresses and node not in world.silent
                 state = world.domains.get((node, str(instance)), "absent") if known else None
-                facts.domains[node, instance] = state  # type: ignore[assignment]
+                facts.domains[node, instance] = state  # type: ignore[assignment] # the world knows no other states
         self.inquiries.clear()
         return facts
 

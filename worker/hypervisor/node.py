@@ -80,7 +80,7 @@ class NodeLink:
             self.last_used = monotonic()
             try:
                 call = self._threads.submit(lambda: self._on_thread(question, deadline_seconds), trusted=self._answered)
-                self._call = call  # type: ignore[assignment]
+                self._call = call  # type: ignore[assignment] # only whether it is done is ever asked
                 answer = await self._threads.result(call, deadline_seconds=deadline_seconds)
             except DeadlinePassed:
                 raise TooLate(self._failed(f"no answer within {deadline_seconds:g} s")) from None
