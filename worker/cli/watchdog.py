@@ -7,7 +7,6 @@ import faulthandler
 import os
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -36,9 +35,10 @@ def watched(loop: asyncio.AbstractEventLoop, seconds: float) -> Iterator[None]:
 
     def watch() -> None:
         silent = 0
-        while not over.is_set():
+        while True:
             loop.call_soon_threadsafe(answer)
-            time.sleep(seconds / _TICKS)
+            if over.wait(seconds / _TICKS):
+                return
             silent = 0 if beat.is_set() else silent + 1
             beat.clear()
             if silent >= _TICKS:
