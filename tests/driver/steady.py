@@ -103,7 +103,7 @@ class Steady:
         assert await self.run.listener.until(all_heard, seconds), "shards are not served any more"
         firsts: dict[str, float] = {}
         for at, one, _, node in self.run.listener.heard:
-            if sent[node] == one:
+            if sent.get(node) == one:
                 firsts.setdefault(node, at - moment)
         return firsts
 
