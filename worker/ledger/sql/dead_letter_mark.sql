@@ -6,7 +6,7 @@ WITH marked AS (
         SELECT k.id FROM nodeledger.dead_letter AS k
         WHERE k.id = ANY ($1::bigint[]) AND (k.state <> $2 OR $2 = 'replayed')
         ORDER BY k.id
-        FOR UPDATE
+        FOR NO KEY UPDATE
     ) AS o
     WHERE d.id = o.id
     RETURNING d.id

@@ -14,7 +14,7 @@ WITH finished AS (
         )
     ORDER BY d.id
     LIMIT $1
-    FOR UPDATE OF d SKIP LOCKED
+    FOR NO KEY UPDATE OF d SKIP LOCKED
 ),
 resolved AS (
     UPDATE nodeledger.dead_letter AS d

@@ -13,7 +13,7 @@ resolved AS (
         FROM nodeledger.dead_letter
         WHERE command = ANY ($3::uuid[]) AND state IN ('open', 'replayed')
         ORDER BY id
-        FOR UPDATE
+        FOR NO KEY UPDATE
     ) AS answered
     WHERE d.id = answered.id
     RETURNING d.id
