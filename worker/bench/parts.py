@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import starmap
 from statistics import median
 from typing import Final
 
@@ -16,8 +17,8 @@ from worker.bench.growth import AXES, grow
 from worker.bench.loads import Load, claims
 from worker.bench.pace import paced
 from worker.bench.results import Memory, Results, Start, Statements
-from worker.bench.scenarios import SCENARIOS, Scenario
-from worker.bench.sharing import two_workers
+from worker.bench.scenarios import PAIRS, SCENARIOS, Scenario
+from worker.bench.sharing import by_turns, two_workers
 from worker.bench.sides import Loop, Workers
 from worker.bench.wiretap import tapped
 from worker.cli.faults import CommandError
@@ -48,6 +49,11 @@ def _comparing(scenario: Scenario) -> Part:
         results.comparisons[scenario.name] = await bench.compare(scenario)
 
     return Part(scenario.name, scenario.title, measure)
+
+
+def _pairing(large: Scenario, small: Scenario) -> Part:
+    title = f"{large.title} beside {small.title}"
+    return Part(f"{large.name}-beside-{small.name}", title, partial(by_turns, large=large, small=small))
 
 
 async def half_load(bench: Bench, results: Results) -> None:
@@ -129,6 +135,7 @@ async def _first_outcome(bench: Bench, load: Load, names: list[str]) -> tuple[fl
 
 PARTS: Final = (
     *map(_comparing, SCENARIOS),
+    *starmap(_pairing, PAIRS),
     Part("two-workers", "two workers beside one", two_workers),
     Part("half-load", "latency at half load", half_load),
     Part("statements", "statements of small and large batches", statements),

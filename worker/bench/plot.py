@@ -37,11 +37,12 @@ def draw(results: Results, file: Path) -> None:
     from matplotlib import pyplot as plt
 
     axes = list(dict.fromkeys(point.axis for point in results.growth))
-    panels = len(axes) + bool(results.comparisons)
+    comparisons = [found for found in results.comparisons.values() if found.runs.keys() <= _COLOURS.keys()]
+    panels = len(axes) + bool(comparisons)
     figure, places = plt.subplots(max(panels, 1), 1, figsize=(10, 4 * max(panels, 1)), squeeze=False)
     spots = [row[0] for row in places]
-    if results.comparisons:
-        _bars(spots.pop(0), list(results.comparisons.values()))
+    if comparisons:
+        _bars(spots.pop(0), comparisons)
     for axis, spot in zip(axes, spots, strict=False):
         _curve(spot, [point for point in results.growth if point.axis == axis])
     figure.tight_layout()

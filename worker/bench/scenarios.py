@@ -32,3 +32,11 @@ SCENARIOS: Final = (
     Scenario("empty-node", "claim and delete on an empty node", Load(1, churn, fresh=True)),
     Scenario("full-node", "claim and delete on a node with 1,000 instances", Load(1, churn, filled=1000, fresh=True)),
 )
+
+_NAMED: Final = {scenario.name: scenario for scenario in SCENARIOS}
+
+PAIRS: Final = (
+    (_NAMED["claims-10000"], _NAMED["claims-100"]),
+    (_NAMED["full-node"], _NAMED["empty-node"]),
+)
+"""A large load and the small one that it is held against."""

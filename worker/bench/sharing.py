@@ -1,4 +1,4 @@
-"""Workers side by side, and when each has its share of the work."""
+"""Workers by turns: one beside two, and one under a large load beside a small one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from worker.cli.faults import CommandError
 if TYPE_CHECKING:
     from worker.bench.backlog import Run
     from worker.bench.results import Results
+    from worker.bench.scenarios import Scenario
     from worker.bench.sides import Side
 
 _SPREAD: Final = Load(100, claims)
@@ -34,6 +35,22 @@ async def two_workers(bench: Bench, results: Results) -> None:
                 run = await bench.run(side, _SPREAD, names, bench.options.commands)
                 runs.setdefault(side.name, []).append(run)
     results.comparisons["two-workers"] = Comparison("two-workers", "claims over 100 nodes", runs)
+
+
+async def by_turns(bench: Bench, results: Results, large: Scenario, small: Scenario) -> None:
+    """One worker under two loads by turns: a shared machine is not as fast at one time as at another."""
+    name = f"{large.name} beside {small.name}"
+    runs: dict[str, list[Run]] = {small.name: [], large.name: []}
+    async with started(Workers(bench.rig)) as side:
+        names = {each.name: await bench.nodes(each.load, side) for each in (small, large)}
+        for each in (small, large):
+            await bench.run(side, each.load, names[each.name], max(bench.warm_up, each.load.nodes))
+        for turn in range(bench.options.repeats):
+            for each in (small, large):
+                bench.say(f"{name}: {each.title}, {turn + 1} of {bench.options.repeats}")
+                own = await bench.nodes(each.load, side) if each.load.fresh else names[each.name]
+                runs[each.name].append(await bench.run(side, each.load, own, bench.options.commands))
+    results.comparisons[name] = Comparison(name, f"one worker, {small.title} and {large.title} by turns", runs)
 
 
 async def share_out(bench: Bench, side: Side, load: Load, names: list[str]) -> None:
