@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 _HOUSEKEEPING_SECONDS: Final = 600.0
 _LONGEST_PAUSE: Final = 5.0
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
@@ -68,13 +69,16 @@ def _collect_garbage_seldom() -> None:
 async def _run(settings: Settings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPPING:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as parts:
         parts.enter_context(watched(loop, settings.hang_seconds))
         pool = await parts.enter_async_context(_database(settings, stop))
         if pool is not None:
             await _work(settings, pool, parts, stop)
+    for number in _STOPPING:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)  # told twice, it has ended well all the same
     return 0
 
 
