@@ -10,6 +10,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Final
 
 from deploy.lib.processes import Account
 from deploy.lib.rabbitmq import RabbitMQ
@@ -18,6 +19,9 @@ from tests.driver.faults import Plan
 from tests.driver.run import Report, fault_run
 from tests.driver.workload import Shape
 from tests.servers import new_database, new_vhost, stack_folder, start_stack
+
+PLAN: Final = {"seconds": 20, "kills": 4, "pauses": 1, "broker_restarts": 1, "database_restarts": 1, "cuts": 3}
+DEFAULTS: Final = {"seed": 5, "commands": 3000, "nodes": 40, "workers": 3} | PLAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,10 @@ def elsewhere(stack: Stack, root: Path) -> Stack:
     return replace(stack, rabbitmq=broker)
 
 
-async def _run(stack: Stack, logs: Path, shape: Shape, plan: Plan) -> Report:
+async def _run(stack: Stack, logs: Path, shape: Shape, plan: Plan, workers: int) -> Report:
     with new_vhost(stack) as vhost:
         async with new_database(stack) as database:
-            report = await fault_run(stack, vhost, database, logs, shape=shape, plan=plan, workers=3)
+            report = await fault_run(stack, vhost, database, logs, shape=shape, plan=plan, workers=workers)
     report.figures["broker"] = stack.rabbitmq.control("version").strip()
     return report
 
@@ -51,11 +55,11 @@ def main() -> int:
     """Run, print the figures and what is wrong as JSON; exit status 1 if anything is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path)
-    for name, default in (("seed", 5), ("commands", 3000), ("nodes", 40), ("seconds", 20), ("kills", 4)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default in DEFAULTS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     given = parser.parse_args()
     shape = Shape(seed=given.seed, commands=given.commands, nodes=given.nodes, phases=2)
-    plan = Plan(given.seconds, given.kills, pauses=1, broker_restarts=1, database_restarts=1, cuts=3)
+    plan = Plan(*(getattr(given, name) for name in PLAN))
     logs = Path(tempfile.mkdtemp(prefix="nodeledger-driver-"))
     with stack_folder() as folder:
         usual = start_stack(folder)
@@ -63,7 +67,7 @@ def main() -> int:
         stack = elsewhere(usual, given.root)
         try:
             stack.rabbitmq.start()
-            report = asyncio.run(_run(stack, logs, shape, plan))
+            report = asyncio.run(_run(stack, logs, shape, plan, given.workers))
         finally:
             stack.rabbitmq.stop()
     summary = {"wrong": len(report.faults), **report.figures, "first of them": report.faults[:20], "logs": str(logs)}
