@@ -253,5 +253,5 @@ class Consumer:
         for link, data in frames.items():
             link.write(data)
         self._held_bytes = sum(channel.held_bytes for channel in self._channels.values())
-        if self._link is not None and self._held_bytes < HELD_MAX_BYTES // 2:
+        if self._link is not None and self._held_bytes <= HELD_MAX_BYTES // 2:
             self._link.tap.resume()
