@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +57,19 @@ async def until_ready(run: Run) -> None:
     await asyncio.gather(*(worker.ready() for worker in run.workers))
 
 
+async def endured(run: Run, operator: asyncpg.Connection, begin: Sequence[str], word: str, end: Sequence[str]) -> None:
+    """Bring trouble about, wait until every worker says so, end it, and wait until all work again."""
+    await until_ready(run)
+    for statement in begin:
+        await operator.execute(statement)
+    try:
+        await until_not_ready(run, word)
+    finally:
+        for statement in end:
+            await operator.execute(statement)
+    await until_ready(run)
+
+
 async def test_without_connections_the_pool_waits_says_so_and_goes_on(
     stack: Stack, vhost: Vhost, database: Database, tmp_path: Path
 ) -> None:
@@ -64,14 +77,7 @@ async def test_without_connections_the_pool_waits_says_so_and_goes_on(
     async with pool(stack, vhost, database, tmp_path, 2) as run, superuser(database) as operator:
 
         async def none_left() -> None:
-            await until_ready(run)
-            await operator.execute(f"{limit} 0")
-            await operator.execute(END_SESSIONS)
-            try:
-                await until_not_ready(run, "too many connections")
-            finally:
-                await operator.execute(f"{limit} -1")
-            await until_ready(run)
+            await endured(run, operator, [f"{limit} 0", END_SESSIONS], "too many connections", [f"{limit} -1"])
 
         report = await run_through(run, Shape(seed=14, commands=1000, nodes=30, phases=1), SENDING_SECONDS, none_left)
         assert not report.faults, report.figures
@@ -81,23 +87,15 @@ async def test_without_connections_the_pool_waits_says_so_and_goes_on(
 async def test_of_a_read_only_database_the_pool_says_so_and_goes_on_when_it_takes_writes_again(
     stack: Stack, vhost: Vhost, database: Database, tmp_path: Path, where: str
 ) -> None:
-    begin = "ALTER SYSTEM" if where == "server" else f"ALTER DATABASE {database.name}"
+    whose = "ALTER SYSTEM" if where == "server" else f"ALTER DATABASE {database.name}"
     # The server's setting also reaches sessions that are open; a database's only those that begin.
-    effect = "SELECT pg_reload_conf()" if where == "server" else END_SESSIONS
+    reload = "SELECT pg_reload_conf()"
+    begin = [f"{whose} SET default_transaction_read_only = on", reload if where == "server" else END_SESSIONS]
+    end = ["SET default_transaction_read_only = off", f"{whose} RESET default_transaction_read_only", reload]
     async with pool(stack, vhost, database, tmp_path, 2) as run, superuser(database) as operator:
 
         async def read_only() -> None:
-            await until_ready(run)
-            await operator.execute(f"{begin} SET default_transaction_read_only = on")
-            await operator.execute(effect)
-            try:
-                await until_not_ready(run, "read-only")
-            finally:
-                await operator.execute("SET default_transaction_read_only = off")
-                await operator.execute(f"{begin} RESET default_transaction_read_only")
-                if where == "server":
-                    await operator.execute(effect)
-            await until_ready(run)
+            await endured(run, operator, begin, "read-only", end)
 
         report = await run_through(run, Shape(seed=15, commands=1000, nodes=30, phases=1), SENDING_SECONDS, read_only)
         assert not report.faults, report.figures
