@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts a connection to Postgres when it has passed a COMMIT on."""
+"""A TCP proxy that cuts a connection to Postgres when it has passed a batch on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Final
 from tests.driver.proxy import Proxy
 
 ENOUGH: Final = 10
+_RECORDED: Final = b'"status":"applied"'
+"""What is in the outcomes that a batch writes, with which it is committed once all of it is there."""
+_ALL: Final = b"S\0\0\0\4"
 
 
 class CommitCutter(Proxy):
@@ -25,11 +28,14 @@ class CommitCutter(Proxy):
             await self._enough.wait()
 
     async def pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        """As the proxy does, until a COMMIT was on its way."""
+        """As the proxy does, until a commit was on its way."""
+        recorded = False
         while data := await source.read(65_536):
             target.write(data)
             await target.drain()
-            if b"COMMIT" in data:
+            recorded = recorded or _RECORDED in data
+            if (recorded and data.endswith(_ALL)) or b"COMMIT" in data:
+                recorded = False
                 self._commits += 1
                 if self._commits >= ENOUGH * self._every:
                     self._enough.set()

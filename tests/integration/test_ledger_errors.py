@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.ledger_seed import PINNED, seed
 from tests.servers import Database
-from worker.ledger.errors import is_duplicate_race, is_transient
+from worker.ledger.errors import is_race, is_transient
 from worker.ledger.pool import connect_pool
 
 pytestmark = pytest.mark.integration
@@ -136,5 +136,5 @@ async def test_too_many_connections_are_worth_another_try(database: Database, su
 async def test_only_a_row_that_two_made_at_once_is_a_race(pool: asyncpg.Pool, again: str, raced: bool) -> None:  # noqa: FBT001 - an expectation
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as caught:
         await pool.execute(again)
-    assert is_duplicate_race(caught.value) is raced
+    assert is_race(caught.value) is raced
     assert not is_transient(caught.value)

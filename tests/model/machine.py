@@ -53,6 +53,8 @@ class LedgerMachine(RuleBasedStateMachine):
     """Drives a ledger and holds it against the reference model after every step."""
 
     steps: ClassVar[int] = 0
+    eager: ClassVar[bool] = True
+    """Whether two of three commands are decided before the next is sent, or one."""
 
     def new_road(self) -> AnyRoad:
         """A road on a ledger of its own, with all hypervisors answering."""
@@ -95,7 +97,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "version": 1, "id": str(UUID(int=10_000 + self.ids)), "kind": kind, "node": node, "issued_at": ISSUED,
             **{name: value for name, value in fields.items() if value is not None},
         })  # fmt: skip
-        if self.ids % 3:
+        if bool(self.ids % 3) is self.eager:
             self.road.work(8)
 
     def someone(self, number: int) -> str:

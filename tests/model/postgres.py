@@ -8,9 +8,9 @@ and nothing else is replaced.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
@@ -20,15 +20,15 @@ from pydantic_core import from_json
 
 from deploy.lib.stack import Stack
 from tests.model.bench import Snapshot
-from tests.model.road import Crash
+from tests.model.mishaps import Dying, Slow, Unsettled
 from tests.servers import new_database
 from worker.accounting.view import Facts
-from worker.engine.batch import Result
+from worker.engine.batch import Result, wanted
 from worker.engine.commit import Committer
 from worker.engine.intake import Item
 from worker.engine.lanes import Lanes
 from worker.engine.outbox import Outbox
-from worker.engine.ports import Broker, Lease, Ledger, Parked, Transaction
+from worker.engine.ports import Broker, Lease, Ledger, Parked
 from worker.ledger.history import PastNode, node_at, use_over_time
 from worker.ledger.ledger import PostgresLedger
 from worker.ledger.pool import connect_pool
@@ -77,22 +77,6 @@ class Server:
         self.runner.close()
 
 
-class Dying:
-    """A ledger whose worker dies just before it commits."""
-
-    def __init__(self, ledger: PostgresLedger) -> None:
-        self._ledger = ledger
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._ledger, name)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        async with self._ledger.transaction() as transaction:
-            yield transaction
-            raise Crash
-
-
 @dataclass
 class PostgresModelLedger:
     """See :class:`tests.model.road.ModelLedger`."""
@@ -112,9 +96,42 @@ class PostgresModelLedger:
         return self.server.runner.run(work)
 
     def commit(self, items: list[Item], facts: Facts, *, dies: bool) -> list[Result]:
+        """Two workers meet: one does what is first in each lane while the other decides what follows, or the same."""
         self.turns += 1
-        ledger = self.ledgers[self.turns % WORKERS]
-        return cast(list[Result], self._run(self._commit(items, facts, Dying(ledger) if dies else ledger)))
+        one, other = (self.ledgers[(self.turns + n) % WORKERS] for n in range(WORKERS))
+        if dies:
+            return cast(list[Result], self._run(self._commit(items, facts, Dying(one))))
+        first = list({item.command.node: item for item in reversed(items)}.values())
+        rest = [item for item in items if item not in first]
+        if not rest or _share_instances(first, rest):
+            first = rest = items
+        return cast(list[Result], self._run(self._race(first, rest, facts, one, other)))
+
+    async def _race(
+        self, first: list[Item], rest: list[Item], facts: Facts, one: PostgresLedger, other: PostgresLedger
+    ) -> list[Result]:
+        """What was decided; where both did the same, what waits or fails is as the slower one left it."""
+        faster: list[Result] = []
+        there = await self._there(rest)
+
+        async def meanwhile() -> None:
+            faster.extend(await self._commit([replace(item) for item in first], deepcopy(facts), other))
+            if rest is not first and (await self._there(rest) != there or any(map(_holds_up, faster))):
+                raise Unsettled
+
+        try:
+            slower = await self._commit(rest, facts, Slow(one, meanwhile))
+        except Unsettled:
+            return [*faster, Result(held=rest)]
+        if rest is first:
+            faster = [replace(result, held=[], inquiries={}, buried=[], stuck=set()) for result in faster]
+        return [*faster, *slower]
+
+    async def _there(self, items: list[Item]) -> set[UUID]:
+        """Which instances exist: of one that was not there, no worker can tell that another has made it meanwhile."""
+        found = "SELECT id FROM nodeledger.instance WHERE id = ANY ($1)"
+        rows = await self.server.owner.fetch(found, list(wanted(items, Facts()).instances))
+        return {row["id"] for row in rows}
 
     async def _commit(self, items: list[Item], facts: Facts, ledger: Any) -> list[Result]:
         committer = Committer(
@@ -163,6 +180,20 @@ class PostgresModelLedger:
 
     def close(self) -> None:
         """The server stays for the next run."""
+
+
+def _holds_up(result: Result) -> bool:
+    return bool(result.held or result.buried or result.stuck)
+
+
+def _share_instances(first: list[Item], rest: list[Item]) -> bool:
+    """Whether commands of different nodes are about the same instance: nothing says which of them comes first."""
+    about = [(item.command.node, wanted([item], Facts()).instances) for item in first]
+    return any(
+        item.command.node != node and wanted([item], Facts()).instances & instances
+        for item in rest
+        for node, instances in about
+    )
 
 
 async def read_snapshot(owner: asyncpg.Connection) -> Snapshot:

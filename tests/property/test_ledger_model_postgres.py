@@ -16,6 +16,7 @@ pytestmark = pytest.mark.integration
 
 class PostgresMachine(LedgerMachine):
     server: ClassVar[Server]
+    eager = False
     ledger: PostgresModelLedger
 
     def new_ledger(self) -> PostgresModelLedger:

@@ -1,4 +1,4 @@
-"""Counts the statements of each transaction, by listening between a worker and its database."""
+"""Counts the statements of each batch, by listening between a worker and its database."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _HEAD: Final = struct.Struct("!cI")
 _START_HEAD: Final = struct.Struct("!II")
 _WANTS_TLS: Final = 80_877_103
 _READ_BYTES: Final = 65_536
-_A_BATCH: Final = b"INSERT INTO nodeledger.command"
-"""What only the transaction of a batch does."""
+_FIRST: Final = b"to_json(clock_timestamp())"
+_LAST: Final = b"INSERT INTO nodeledger.command"
+"""What every batch begins with, and what it ends with; nothing else does either."""
 
 
 @dataclass(slots=True)
@@ -27,7 +28,7 @@ class Conversation:
     counts: list[int]
     _rest: bytes = b""
     _texts: dict[bytes, bytes] = field(default_factory=dict)
-    _said: list[bytes] | None = None
+    _said: int = 0
 
     def hear(self, data: bytes) -> None:
         """Take what the client sends after its start-up message, in whatever pieces."""
@@ -43,19 +44,16 @@ class Conversation:
         self._rest = data[at:]
 
     def _note(self, kind: bytes, payload: bytes) -> None:
-        """Follow prepared statements by their names, and transactions from BEGIN to COMMIT."""
+        """Follow prepared statements by their names, and a batch from its first to its last."""
         if kind == b"P":
             name, text, _ = payload.split(b"\0", 2)
             self._texts[name] = text
-        elif kind == b"B" and self._said is not None:
+        elif kind == b"B":
             _, name, _ = payload.split(b"\0", 2)
-            self._said.append(self._texts.get(name, b""))
-        elif kind == b"Q" and payload.startswith(b"BEGIN"):
-            self._said = []
-        elif kind == b"Q":
-            if payload.startswith(b"COMMIT") and self._said and any(_A_BATCH in text for text in self._said):
-                self.counts.append(len(self._said))
-            self._said = None
+            text = self._texts.get(name, b"")
+            self._said = 1 if _FIRST in text else self._said + 1
+            if _LAST in text:
+                self.counts.append(self._said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ async def _once(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> lis
     rows = await pool.fetch(statement("parked_commands"), commands)
     items = [_buried(parked_of(row)) for row in rows]
     wanted = Wanted(nodes={item.command.node for item in items}, commands=[item.command.id for item in items])
-    async with PostgresLedger(pool).transaction() as transaction:
+    async with PostgresLedger(pool).transaction(locking=True) as transaction:
         loaded = await transaction.load(wanted)
         result = Decider(loaded, Facts(), 0.0, timedelta(0), lambda _address: None).run(items)
         dropped = {answer.command for answer in result.changes.answers}

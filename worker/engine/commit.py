@@ -143,16 +143,22 @@ class Committer:
         return [Result(buried=[(item, "poison", detail)])]
 
     async def _commit(self, items: Sequence[Item], facts: Facts) -> Result:
-        """One transaction, run again for as long as the database is away or another worker was faster."""
+        """One transaction, run again for as long as the database is away or another worker was faster.
+
+        Its nodes are locked from the start where it was outrun before, and where
+        all that is on a node must be known, which two reads together tell.
+        """
         want = wanted(items, facts)
+        locking = bool(want.members)
         pause = _SHORTEST_PAUSE
         while True:
             outbox = uuid4()
             published = self.outbox.take_published()
             try:
-                result = await self._once(items, facts, want, outbox, published)
+                result = await self._once(items, facts, want, outbox, published, locking=locking)
             except LedgerRaced as race:
                 want.nodes |= race.nodes
+                locking = True
                 self.metrics.batch_retries.labels("race").inc()
             except LedgerUnavailable as trouble:
                 self._went_down(trouble)
@@ -164,11 +170,18 @@ class Committer:
             self.outbox.give_back(published)
 
     async def _once(
-        self, items: Sequence[Item], facts: Facts, want: Wanted, outbox: UUID, published: list[UUID]
+        self,
+        items: Sequence[Item],
+        facts: Facts,
+        want: Wanted,
+        outbox: UUID,
+        published: list[UUID],
+        *,
+        locking: bool,
     ) -> Result:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        async with self.ledger.transaction() as transaction:
+        async with self.ledger.transaction(locking=locking) as transaction:
             loaded = await transaction.load(want)
             decider = Decider(loaded, facts, began, self.park_deadline, self.refusal, self.permissions)
             result = decider.run(items)

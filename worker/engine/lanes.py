@@ -42,7 +42,7 @@ class Lanes:
     """All lanes of a worker. Nodes do not wait for each other.
 
     A command that concerns a second node is on the lane of its own; the other
-    one is guarded by its row lock alone.
+    one is guarded by the ledger alone.
     """
 
     def __init__(self) -> None:

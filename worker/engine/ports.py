@@ -37,7 +37,7 @@ class LedgerUnavailable(Exception):  # noqa: N818 - a state of the world, not a 
 class LedgerRaced(Exception):  # noqa: N818 - a state of the world, not a mistake
     """Another worker changed what this transaction stands on: run it again on what is there now.
 
-    ``nodes`` names further nodes that must be locked from the start.
+    ``nodes`` names further nodes that must be loaded from the start.
     """
 
     def __init__(self, detail: str, nodes: Iterable[str] = ()) -> None:
@@ -177,7 +177,7 @@ class Known:
 
 @dataclass(slots=True)
 class Loaded:
-    """What a transaction found, under lock. ``now`` is the database's time."""
+    """What a transaction found, all at one moment. ``now`` is the database's time."""
 
     view: View
     known: dict[UUID, Known]
@@ -236,20 +236,21 @@ class Changes:
 
 
 class Transaction(Protocol):
-    """One transaction: load under lock, then write; leaving its context commits."""
+    """One batch: load, then write, all of it or nothing; leaving its context commits what is not committed yet."""
 
     async def load(self, wanted: Wanted) -> Loaded:
-        """Lock the nodes in order, and read what the batch touches.
+        """Read what the batch touches.
 
         Raises:
-            LedgerRaced: an instance holds something on a node that was not wanted.
+            LedgerRaced: an instance holds something on a node that was not wanted,
+                or a node changed while it was read.
         """
 
     async def write(self, loaded: Loaded, changes: Changes) -> None:
-        """Write the changed view and everything else that the batch changes.
+        """Write the changed view and everything else that the batch changes, if what it changes is as it was loaded.
 
         Raises:
-            LedgerRaced: an instance or a command was changed by another worker.
+            LedgerRaced: a node, an instance or a command was changed by another worker.
         """
 
 
@@ -273,8 +274,8 @@ class Unpublished:
 class Ledger(Protocol):
     """Postgres, as the engine sees it. Every method may raise :class:`LedgerUnavailable`."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction of its own."""
+    def transaction(self, *, locking: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction of its own. With ``locking`` nobody else changes its nodes from the time they are loaded."""
 
     async def tries(self, commands: Sequence[UUID]) -> dict[UUID, int]:
         """How often commands were begun and not finished; those that never were are left out."""

@@ -50,6 +50,8 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, (OSError, TimeoutError, asyncpg.InternalClientError))
 
 
-def is_duplicate_race(error: BaseException) -> bool:
-    """Whether two transactions made the same node, instance or command at once: run again, one of them finds it."""
-    return isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name in _RACED_CONSTRAINTS
+def is_race(error: BaseException) -> bool:
+    """Whether another worker was faster: what was loaded is there no more, or both made the same row. Run again."""
+    if isinstance(error, asyncpg.UniqueViolationError):
+        return error.constraint_name in _RACED_CONSTRAINTS
+    return isinstance(error, asyncpg.SerializationError)

@@ -27,9 +27,9 @@ class PostgresLedger:
         self._pool = pool
         self._cache = NodeCache()
 
-    def transaction(self) -> AbstractAsyncContextManager[StoreTransaction]:
+    def transaction(self, *, locking: bool = False) -> AbstractAsyncContextManager[StoreTransaction]:
         """A transaction of its own; the nodes it changed are remembered once it is committed."""
-        return transaction(self._pool, self._cache)
+        return transaction(self._pool, self._cache, locking=locking)
 
     async def tries(self, commands: Sequence[UUID]) -> dict[UUID, int]:
         """How often commands were begun and not finished."""

@@ -23,12 +23,14 @@ _PATIENCE: Final = {
     "statement_timeout": "30s",
 }
 # All the worker does is look up rows by their keys. Plans that are prepared
-# while the tables are empty would read them whole, and be kept as they grow.
+# while the tables are empty would read them whole, and be kept as they grow;
+# plans made anew for each batch would be the same, and cost more than their use.
 _PLANS_BY_KEY: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
 }
 WORKER_SETTINGS: Final = _PATIENCE | _PLANS_BY_KEY
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.accounting.post import Posting
     from worker.accounting.state import Counters
     from worker.accounting.view import Node
-    from worker.engine.ports import Answer
+    from worker.engine.ports import Answer, Known
 
 Row = tuple[object, ...]
 EMPTY: Final = "{}"
@@ -44,10 +44,11 @@ def names(values: Collection[str]) -> str:
     return f'{{"{inside}"}}' if values else EMPTY
 
 
-def answer_row(answer: Answer) -> Row:
-    """A row of ``command``."""
+def answer_row(known: Known | None, answer: Answer) -> Row:
+    """A row of ``command``, with the status that it replaces."""
     return (
         answer.command,
+        known.status if known is not None else None,
         answer.fingerprint,
         answer.kind,
         answer.status,

@@ -28,7 +28,7 @@ class Snapshot:
         """What a batch would load, with the nodes that its instances hold something on."""
         while True:
             try:
-                return await StoreTransaction(self._connection, NodeCache(), "find_nodes").load(wanted)
+                return await StoreTransaction(self._connection, NodeCache()).load(wanted)
             except LedgerRaced as further:
                 wanted.nodes |= further.nodes
 

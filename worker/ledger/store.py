@@ -1,8 +1,16 @@
-"""The transaction of a batch: load under lock, decide elsewhere, write what changed."""
+"""A batch on the database: load, decide elsewhere, then write, if what was loaded is still there.
+
+Nothing is locked while a batch is decided. It is written only while every node
+that it was decided on still has the generation it had, every instance its
+version and every command its status, and as one with that check: optimistic
+concurrency control with backward validation (Kung and Robinson, "On Optimistic
+Methods for Concurrency Control", ACM TODS 6(2), 1981). A batch that was outrun
+is run again with its nodes locked first, and is not outrun a second time.
+"""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,7 +23,7 @@ from worker.accounting.instances import Holding, Instance
 from worker.accounting.state import Placement
 from worker.accounting.view import View
 from worker.engine.ports import Known, LedgerRaced, LedgerUnavailable, Loaded
-from worker.ledger.errors import is_duplicate_race, is_transient
+from worker.ledger.errors import is_race, is_transient
 from worker.ledger.nodes import NodeCache, load_nodes, write_profiles
 from worker.ledger.rows import (
     Row,
@@ -39,21 +47,22 @@ _NodeMark: TypeAlias = tuple[int | None, int, int, bool | None, datetime | None]
 
 
 @asynccontextmanager
-async def transaction(pool: asyncpg.Pool, cache: NodeCache) -> AsyncIterator[StoreTransaction]:
-    """One transaction. What it changed is remembered once it is committed.
+async def transaction(pool: asyncpg.Pool, cache: NodeCache, *, locking: bool) -> AsyncIterator[StoreTransaction]:
+    """One batch. What it changed is remembered once it is committed.
 
     Raises:
         LedgerUnavailable: the database is away; whether it committed is not known.
-        LedgerRaced: another worker made the same rows.
+        LedgerRaced: another worker was faster, and nothing was written.
     """
     try:
         async with pool.acquire() as connection:
-            async with connection.transaction():
-                store = StoreTransaction(connection, cache)
+            whole: AbstractAsyncContextManager[object] = connection.transaction() if locking else nullcontext()
+            async with whole:
+                store = StoreTransaction(connection, cache, locking)
                 yield store
             store.committed()
     except Exception as error:
-        if is_duplicate_race(error):
+        if is_race(error):
             raise LedgerRaced(str(error)) from error
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             await pool.expire_connections()  # a session that began read-only would stay so for as long as it lives
@@ -69,99 +78,141 @@ class StoreTransaction:
 
     connection: Connection
     cache: NodeCache
-    finding: str = "lock_nodes"
+    locking: bool = False
     _loaded: Loaded | None = None
+    _known: dict[UUID, Known] = field(default_factory=dict)
     _before: dict[UUID, Instance] = field(default_factory=dict)
     _marks: dict[str, _NodeMark] = field(default_factory=dict)
     _ids: dict[str, int | None] = field(default_factory=dict)
 
     async def load(self, wanted: Wanted) -> Loaded:
-        """Lock, read, and make up the view."""
-        view = View()
-        locked = await self.connection.fetch(statement(self.finding), list(wanted.nodes))
-        stale = []
-        for row in locked:
-            node = self.cache.take(row["name"], row["id"], row["generation"])
-            if node is None:
-                stale.append(row["id"])
-            else:
-                view.nodes[node.name] = node
-        if stale:
-            for node in await load_nodes(self.connection, stale):
-                view.nodes[node.name] = node
+        """Read, and make up the view; with the nodes locked, if that was asked for."""
+        if self.locking:
+            await self._locked(wanted.nodes)
         if wanted.members:
             await self._add_members(wanted)
-        loaded = await self._read(view, wanted)
-        self._marks = {name: _mark(node) for name, node in view.nodes.items()}
-        self._ids = {name: node.id for name, node in view.nodes.items()}
-        self._before = dict(view.instances)
+        loaded = await self._read(wanted)
+        self._known = dict(loaded.known)
+        self._before = dict(loaded.view.instances)
+        self._marks = {name: _mark(node) for name, node in loaded.view.nodes.items()}
+        self._ids = {name: node.id for name, node in loaded.view.nodes.items()}
         self._loaded = loaded
         return loaded
+
+    async def _locked(self, nodes: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Lock nodes until the end; their ids and generations."""
+        rows = await self.connection.fetch(statement("lock_nodes"), list(nodes))
+        return {name: (node_id, generation) for name, node_id, generation in rows}
 
     async def _add_members(self, wanted: Wanted) -> None:
         for row in await self.connection.fetch(statement("members"), list(wanted.members)):
             wanted.instances.update(row["instances"])
 
-    async def _read(self, view: View, wanted: Wanted) -> Loaded:
-        rows = await self.connection.fetch(statement("read"), wanted.commands, list(wanted.instances))
-        loaded = Loaded(view, {}, datetime.fromisoformat(from_json(rows[0]["doc"])))
-        for what, key, document in rows[1:]:
-            doc = from_json(document)
-            if what == "command":
+    async def _read(self, wanted: Wanted) -> Loaded:
+        rows = await self.connection.fetch(
+            statement("read"), list(wanted.nodes), wanted.commands, list(wanted.instances)
+        )
+        loaded = Loaded(View(), {}, datetime.fromisoformat(from_json(rows[0]["doc"])))
+        found: dict[str, tuple[int, int]] = {}
+        for what, key, document, name, node_id, generation in rows[1:]:
+            if what == "node":
+                found[name] = node_id, generation
+            elif what == "command":
+                doc = from_json(document)
                 loaded.known[key] = Known(
                     UUID(doc["fingerprint"]), doc["status"], doc["kind"], doc["node"], doc["outcome"]
                 )
             else:
-                view.instances[key] = _instance(key, doc)
-        elsewhere = {name for instance in view.instances.values() for name in instance.nodes()} - wanted.nodes
+                loaded.view.instances[key] = _instance(key, from_json(document))
+        elsewhere = {name for instance in loaded.view.instances.values() for name in instance.nodes()} - wanted.nodes
         if elsewhere:
             raise LedgerRaced("instances hold something on other nodes too", elsewhere)
+        loaded.view.nodes = await self._nodes(found)
         return loaded
 
+    async def _nodes(self, found: dict[str, tuple[int, int]]) -> dict[str, Node]:
+        """Nodes in the generations found: as they are remembered, or else read whole."""
+        nodes = {name: self.cache.take(name, *mark) for name, mark in found.items()}
+        stale = [found[name][0] for name, node in nodes.items() if node is None]
+        read = {node.name: node for node in await load_nodes(self.connection, stale)} if stale else {}
+        whole = {name: node or read.get(name) for name, node in nodes.items()}
+        present = {name: node for name, node in whole.items() if node is not None}
+        if {name: (node.id, node.generation) for name, node in present.items()} != found:
+            raise LedgerRaced("nodes changed while they were read")
+        return present
+
     async def write(self, loaded: Loaded, changes: Changes) -> None:
-        """Give back, take, and record, in that order."""
+        """Give back, take, and record, in that order.
+
+        What one statement can hold takes effect with it, at once. More goes into
+        a transaction, in which nodes are locked and held against what was loaded.
+        """
+        before, instances = self._before, loaded.view.instances
+        changed = {key: now for key, now in instances.items() if now is not before.get(key)}
+        if self.locking or not self._takes_several(loaded.view, changes, changed.values()):
+            await self._write(loaded, changes, changed)
+            return
+        async with self.connection.transaction():
+            if await self._locked(self._marks) != {name: mark[:2] for name, mark in self._marks.items()}:
+                raise LedgerRaced("nodes changed while the batch was decided")
+            await self._write(loaded, changes, changed)
+
+    def _takes_several(self, view: View, changes: Changes, changed: Iterable[Instance]) -> bool:
+        """Whether more must be written than :file:`record.sql` does."""
+        if view.removed or changes.unparked or changes.tried or changes.revived or changes.parked:
+            return True
+        if any(node.profile_changed for node in view.nodes.values()):
+            return True
+        earlier = ((self._before.get(now.id), now) for now in changed)
+        return any(was is not None and was.holdings and was.holdings != now.holdings for was, now in earlier)
+
+    async def _write(self, loaded: Loaded, changes: Changes, changed: dict[UUID, Instance]) -> None:
         view = loaded.view
         if view.removed:
             await self._execute("remove_nodes", [node.id for node in view.removed if node.id is not None])
         if profiles := [node for node in view.nodes.values() if node.profile_changed]:
             await write_profiles(self.connection, profiles)
-        changed = {key: now for key, now in view.instances.items() if now is not self._before.get(key)}
-        given, taken, allocations = self._difference(view, changed.values())
+        given, taken = self._difference(view, changed.values())
         if any(given):
             await self._execute("release", *columns(given[0], 3), *columns(given[1], 3), *columns(given[2], 3))
-        if taken[0] or taken[1]:
-            await self._execute("take", *columns(taken[0], 3), *columns(taken[1], 3))
         if changes.unparked or changes.tried or changes.revived:
             await self._execute("settle", changes.unparked, changes.tried, changes.revived)
         if changes.parked:
             await self._execute("park", *columns([_parked_row(p, loaded.now) for p in changes.parked], 11))
-        await self._record(loaded, changes, changed, allocations)
-
-    async def _record(
-        self, loaded: Loaded, changes: Changes, changed: dict[UUID, Instance], allocations: list[Row]
-    ) -> None:
-        touched = [node for name, node in loaded.view.nodes.items() if self._marks.get(name) != _mark(node)]
-        written = await self.connection.fetchrow(
-            statement("record"),
-            *columns([answer_row(answer) for answer in changes.answers], 12),
-            *columns([instance_row(self._before.get(key), after) for key, after in changed.items()], 12),
-            *columns(allocations, 11),
+        await self._execute(
+            "record",
+            *columns(self._checks(view), 2),
+            *columns(self._touched(view), 8),
+            *columns([answer_row(self._known.get(answer.command), answer) for answer in changes.answers], 13),
+            *columns(self._instance_rows(view, changed), 12),
+            *columns(taken[0], 11),
+            *columns(taken[1], 3),
+            *columns(taken[2], 3),
             *columns([entry_row(*posting) for posting in changes.postings], 11),
-            *columns([node_row(node) for node in touched], 8),
             changes.outbox,
             changes.published,
             loaded.now,
         )
-        if written is None or written["answers"] != len(changes.answers) or written["instances"] != len(changed):
-            raise LedgerRaced("another worker changed the same instances or answered the same commands")
 
-    def _difference(
-        self, view: View, changed: Iterable[Instance]
-    ) -> tuple[tuple[list[Row], list[Row], list[Row]], tuple[list[Row], list[Row]], list[Row]]:
-        """Rows of allocations, CPUs and devices given back; CPUs and devices taken; allocations as they are now."""
-        allocations: list[Row] = []
-        given: tuple[list[Row], list[Row], list[Row]] = ([], [], [])
+    def _checks(self, view: View) -> list[Row]:
+        """Ids and generations of the nodes as loaded, in the order of the ids; those that are removed have none."""
+        kept = {node.id for node in view.nodes.values()}
+        return sorted(mark[:2] for mark in self._marks.values() if mark[0] in kept)
+
+    def _instance_rows(self, view: View, changed: dict[UUID, Instance]) -> list[Row]:
+        """Instances that changed, and where no lock keeps them as they were, those that the batch only looked at."""
+        rows = changed if self.locking else view.instances
+        return [instance_row(self._before.get(key), after) for key, after in rows.items()]
+
+    def _touched(self, view: View) -> list[Row]:
+        changed = (node for name, node in view.nodes.items() if self._marks.get(name) != _mark(node))
+        return [node_row(node) for node in changed]
+
+    def _difference(self, view: View, changed: Iterable[Instance]) -> tuple[_Holdings, _Holdings]:
+        """Rows of allocations, CPUs and devices: those given back, and those taken."""
         before_marks, after_marks = _Marks(), _Marks()
+        given: list[Row] = []
+        taken: list[Row] = []
         for after in changed:
             before = self._before.get(after.id)
             if before is not None and before.holdings == after.holdings:
@@ -169,15 +220,15 @@ class StoreTransaction:
             for holding in before.holdings if before is not None else ():
                 node_id = self._ids[holding.node]
                 before_marks.add(node_id, holding, after.id)
-                given[0].append((after.id, node_id, holding.role))
+                given.append((after.id, node_id, holding.role))
             for holding in after.holdings:
                 node_id = view.nodes[holding.node].id
                 after_marks.add(node_id, holding, after.id)
-                allocations.append(allocation_row(after, holding, node_id))
-        given[1].extend(before_marks.cpus - after_marks.cpus)
-        given[2].extend(before_marks.devices - after_marks.devices)
-        taken = (list(after_marks.cpus - before_marks.cpus), list(after_marks.devices - before_marks.devices))
-        return given, taken, allocations
+                taken.append(allocation_row(after, holding, node_id))
+        return (
+            (given, list(before_marks.cpus - after_marks.cpus), list(before_marks.devices - after_marks.devices)),
+            (taken, list(after_marks.cpus - before_marks.cpus), list(after_marks.devices - before_marks.devices)),
+        )
 
     async def _execute(self, name: str, *arguments: Any) -> None:
         await self.connection.execute(statement(name), *arguments)
@@ -187,6 +238,9 @@ class StoreTransaction:
         if self._loaded is not None:
             for node in self._loaded.view.nodes.values():
                 self.cache.put(node)
+
+
+_Holdings: TypeAlias = tuple[list[Row], list[Row], list[Row]]
 
 
 class _Marks:

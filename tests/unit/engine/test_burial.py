@@ -20,7 +20,7 @@ class BrokenLedger:
     """A ledger that no command gets through."""
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
+    async def transaction(self, *, locking: bool) -> AsyncIterator[Any]:  # noqa: ARG002 - as the port has it
         yield self
 
     async def load(self, _wanted: object) -> Any:

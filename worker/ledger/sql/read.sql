@@ -1,16 +1,29 @@
--- What is known of a batch's commands ($1) and instances ($2), read after the
--- nodes are locked. The first row is the database's time: no batch that held
--- one of these nodes before has a later one.
-SELECT 'now' AS what, NULL::uuid AS id, to_json(clock_timestamp())::text AS doc
+-- The nodes ($1) that a batch touches, and what is known of its commands ($2) and
+-- instances ($3), all at one moment. The first row is the database's time: no
+-- batch whose changes are seen here has a later one.
+SELECT
+    'now' AS what,
+    NULL::uuid AS id,
+    to_json(clock_timestamp())::text AS doc,
+    NULL::text AS name,
+    NULL::bigint AS node_id,
+    NULL::bigint AS generation
+UNION ALL
+SELECT 'node', NULL, NULL, n.name, n.id, n.generation
+FROM nodeledger.node AS n
+WHERE n.name = ANY ($1::text[])
 UNION ALL
 SELECT
     'command',
     c.id,
     json_build_object(
         'fingerprint', c.fingerprint, 'status', c.status, 'kind', c.kind, 'node', c.node, 'outcome', c.outcome
-    )::text
+    )::text,
+    NULL,
+    NULL,
+    NULL
 FROM nodeledger.command AS c
-WHERE c.id = ANY ($1::uuid[])
+WHERE c.id = ANY ($2::uuid[])
 UNION ALL
 SELECT
     'instance',
@@ -46,6 +59,9 @@ SELECT
             JOIN nodeledger.node AS n ON n.id = a.node_id
             WHERE a.instance = i.id
         )
-    )::text
+    )::text,
+    NULL,
+    NULL,
+    NULL
 FROM nodeledger.instance AS i
-WHERE i.id = ANY ($2::uuid[])
+WHERE i.id = ANY ($3::uuid[])
