@@ -83,7 +83,6 @@ class StoreTransaction:
     _known: dict[UUID, Known] = field(default_factory=dict)
     _before: dict[UUID, Instance] = field(default_factory=dict)
     _marks: dict[str, _NodeMark] = field(default_factory=dict)
-    _ids: dict[str, int | None] = field(default_factory=dict)
 
     async def load(self, wanted: Wanted) -> Loaded:
         """Read, and make up the view; with the nodes locked, if that was asked for."""
@@ -95,7 +94,6 @@ class StoreTransaction:
         self._known = dict(loaded.known)
         self._before = dict(loaded.view.instances)
         self._marks = {name: _mark(node) for name, node in loaded.view.nodes.items()}
-        self._ids = {name: node.id for name, node in loaded.view.nodes.items()}
         self._loaded = loaded
         return loaded
 
@@ -132,14 +130,13 @@ class StoreTransaction:
 
     async def _nodes(self, found: dict[str, tuple[int, int]]) -> dict[str, Node]:
         """Nodes in the generations found: as they are remembered, or else read whole."""
-        nodes = {name: self.cache.take(name, *mark) for name, mark in found.items()}
-        stale = [found[name][0] for name, node in nodes.items() if node is None]
-        read = {node.name: node for node in await load_nodes(self.connection, stale)} if stale else {}
-        whole = {name: node or read.get(name) for name, node in nodes.items()}
-        present = {name: node for name, node in whole.items() if node is not None}
-        if {name: (node.id, node.generation) for name, node in present.items()} != found:
-            raise LedgerRaced("nodes changed while they were read")
-        return present
+        cached = ((name, self.cache.take(name, *mark)) for name, mark in found.items())
+        nodes = {name: node for name, node in cached if node is not None}
+        if stale := [mark[0] for name, mark in found.items() if name not in nodes]:
+            nodes |= {node.name: node for node in await load_nodes(self.connection, stale)}
+            if {name: (node.id, node.generation) for name, node in nodes.items()} != found:
+                raise LedgerRaced("nodes changed while they were read")
+        return nodes
 
     async def write(self, loaded: Loaded, changes: Changes) -> None:
         """Give back, take, and record, in that order.
@@ -218,7 +215,7 @@ class StoreTransaction:
             if before is not None and before.holdings == after.holdings:
                 continue
             for holding in before.holdings if before is not None else ():
-                node_id = self._ids[holding.node]
+                node_id = self._marks[holding.node][0]
                 before_marks.add(node_id, holding, after.id)
                 given.append((after.id, node_id, holding.role))
             for holding in after.holdings:
