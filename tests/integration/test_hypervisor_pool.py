@@ -32,8 +32,17 @@ LIBVIRTD = shutil.which("libvirtd", path=f"{os.environ.get('PATH', '')}:/usr/sbi
 
 
 @asynccontextmanager
-async def hypervisors(deadline: float = 5.0, threads: int = 64) -> AsyncIterator[Hypervisors]:
-    made = Hypervisors(allowed=ALLOWED, deadline_seconds=deadline, threads=threads)
+async def hypervisors(
+    deadline: float = 5.0, threads: int = 64, results: list[str] | None = None
+) -> AsyncIterator[Hypervisors]:
+    """The pool under test; `results` gathers what came of its calls."""
+    heard = [] if results is None else results
+    made = Hypervisors(
+        allowed=ALLOWED,
+        deadline_seconds=deadline,
+        threads=threads,
+        observe=lambda _call, result, _seconds: heard.append(result),
+    )
     await made.start()
     try:
         yield made
@@ -60,12 +69,11 @@ async def eventually(ask: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(0.05)
 
 
-async def unreachable(asked: Awaitable[object]) -> tuple[str, float]:
-    """What is said of a hypervisor that is not reached, and after how long, in seconds."""
-    began = monotonic()
+async def unreachable(asked: Awaitable[object]) -> str:
+    """What is said of a hypervisor that is not reached."""
     with pytest.raises(HypervisorUnreachable) as caught:
         await asked
-    return caught.value.detail, monotonic() - began
+    return caught.value.detail
 
 
 async def test_a_host_is_read_and_an_unchanged_one_is_the_same_object() -> None:
@@ -94,8 +102,7 @@ async def test_a_private_test_host_has_the_cpus_and_memory_of_its_file(tmp_path:
 
 async def test_an_address_that_is_not_allowed_is_never_opened() -> None:
     async with hypervisors() as pool:
-        said, _ = await unreachable(pool.inventory("cn-1", "qemu:///session"))
-        assert "allowed" in said
+        assert "allowed" in await unreachable(pool.inventory("cn-1", "qemu:///session"))
 
 
 @pytest.fixture
@@ -138,12 +145,12 @@ async def test_all_domains_are_listed_with_what_they_use(domain: libvirt.virDoma
 async def test_a_refused_connection_says_so_and_is_not_tried_again_at_once() -> None:
     with mute_server() as uri:
         pass
-    async with hypervisors() as pool:
-        said, _ = await unreachable(pool.inventory("cn-1", uri))
+    results: list[str] = []
+    async with hypervisors(results=results) as pool:
+        said = await unreachable(pool.inventory("cn-1", uri))
         assert "refused" in said
-        again, took = await unreachable(pool.inventory("cn-1", uri))
-        assert again == said
-        assert took < 0.1
+        assert await unreachable(pool.inventory("cn-1", uri)) == said
+    assert results == ["failed", "refused"]
 
 
 def test_a_host_that_is_down_is_known_for_it_by_the_deadline() -> None:
@@ -156,7 +163,7 @@ def test_a_host_that_is_down_is_known_for_it_by_the_deadline() -> None:
         began = monotonic()
         with pytest.raises(ConnectionLost, match="timed out"):
             reach(f"qemu+tls://127.0.0.1:{full.getsockname()[1]}/system", timeout_seconds=0.2)
-        assert monotonic() - began < 2.0
+        assert monotonic() - began < PATIENCE, "the kernel gives up after two minutes"
 
 
 @pytest.mark.parametrize("uri", ["qemu:///system", "test:///default", "qemu+ssh://root@nowhere.invalid/system"])
@@ -165,16 +172,14 @@ def test_only_what_listens_on_a_known_port_is_knocked_at_first(uri: str) -> None
 
 
 async def test_a_server_that_never_answers_costs_one_deadline_and_then_nothing() -> None:
-    async with hypervisors(deadline=0.3) as pool:
+    results: list[str] = []
+    async with hypervisors(deadline=0.3, results=results) as pool:
         with mute_server() as uri:
-            said, took = await unreachable(pool.inventory("dead", uri))
-            assert said == "no answer within 0.3 s"
-            assert 0.25 < took < 2.0
+            assert await unreachable(pool.inventory("dead", uri)) == "no answer within 0.3 s"
             for _ in range(10):
-                said, took = await unreachable(pool.domain_state("dead", uri, uuid4()))
-                assert took < 0.1
-            assert "not returned" in said
+                assert "not returned" in await unreachable(pool.domain_state("dead", uri, uuid4()))
             assert (pool.stuck_calls, pool.unreachable_nodes) == (1, 1)
+    assert results[:11] == ["deadline", *["refused"] * 10]
 
 
 async def test_a_node_whose_call_hangs_is_asked_again_only_when_the_call_has_returned() -> None:
@@ -185,7 +190,7 @@ async def test_a_node_whose_call_hangs_is_asked_again_only_when_the_call_has_ret
         deadline = monotonic() + PATIENCE
         said = "not returned"
         while "not returned" in said and monotonic() < deadline:
-            said, _ = await unreachable(pool.inventory("dead", uri))
+            said = await unreachable(pool.inventory("dead", uri))
             await asyncio.sleep(0.02)
         assert "not returned" not in said
 
@@ -206,7 +211,7 @@ async def test_hundreds_of_hung_nodes_do_not_delay_the_others() -> None:
                 began = monotonic()
                 await pool.inventory("well", TEST)
                 waits.append(monotonic() - began)
-            assert statistics.median(waits) < 0.05
+            assert statistics.median(waits) < 0.5, "a hung node costs two seconds"
 
 
 async def test_closing_does_not_wait_for_what_hangs() -> None:
@@ -215,7 +220,7 @@ async def test_closing_does_not_wait_for_what_hangs() -> None:
             await pool.inventory("well", TEST)
             await unreachable(pool.inventory("dead", uri))
             began = monotonic()
-        assert monotonic() - began < 1.5
+        assert monotonic() - began < PATIENCE, "what hangs never returns"
 
 
 class Daemon:
@@ -286,12 +291,12 @@ async def test_a_daemon_that_was_away_is_found_again(daemon: Daemon) -> None:
 
 
 async def test_a_daemon_that_hangs_costs_one_deadline_and_answers_again_when_it_wakes(daemon: Daemon) -> None:
-    async with hypervisors(deadline=0.3) as pool:
+    results: list[str] = []
+    async with hypervisors(deadline=0.3, results=results) as pool:
         inventory = await pool.inventory("cn-1", daemon.uri)
         daemon.send(signal.SIGSTOP)
-        said, took = await unreachable(pool.inventory("cn-1", daemon.uri))
-        assert said == "no answer within 0.3 s"
-        said, took = await unreachable(pool.inventory("cn-1", daemon.uri))
-        assert took < 0.1
+        assert await unreachable(pool.inventory("cn-1", daemon.uri)) == "no answer within 0.3 s"
+        await unreachable(pool.inventory("cn-1", daemon.uri))
+        assert results[-2:] == ["deadline", "refused"]
         daemon.send(signal.SIGCONT)
         assert await eventually(lambda: pool.inventory("cn-1", daemon.uri)) is inventory

@@ -7,25 +7,21 @@ import json
 import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import cast
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from schemas import parse_command
+from tests.commits import commit
 from tests.servers import Database
 from worker.accounting.view import Facts
 from worker.engine.batch import Decider, Result, wanted
-from worker.engine.commit import Committer
 from worker.engine.intake import Item, fingerprint
-from worker.engine.lanes import Lanes
-from worker.engine.outbox import Outbox
-from worker.engine.ports import Broker, Changes, Delivery, Ledger, LedgerRaced, Loaded, Transaction
+from worker.engine.ports import Changes, Delivery, LedgerRaced, Loaded, Transaction
 from worker.ledger.ledger import PostgresLedger
 from worker.ledger.pool import connect_pool
 from worker.ledger.verify import verify
-from worker.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.integration
 
@@ -60,19 +56,9 @@ def claim(node: str, instance: UUID, *, command: UUID | None = None, memory_mib:
 async def pool(database: Database) -> AsyncIterator[asyncpg.Pool]:
     made = await connect_pool(database.worker_url, min_size=2, max_size=8)
     inventory = {"cpus": "0-3", "memory_mib": 65_536}
-    await settled(PostgresLedger(made), *(item("node.put", node, inventory=inventory) for node in NODES))
+    await commit(PostgresLedger(made), [item("node.put", node, inventory=inventory) for node in NODES])
     yield made
     await made.close()
-
-
-async def settled(ledger: PostgresLedger, *items: Item) -> list[Result]:
-    """Commit a batch as a worker does, however often that takes."""
-    metrics = Metrics("0")
-    outbox = Outbox(cast(Broker, None), cast(Ledger, ledger), metrics, 1.0)
-    committer = Committer(
-        Lanes(), ledger, outbox, metrics, 100, timedelta(days=1), lambda _uri: None, lambda _result: None
-    )
-    return await committer._isolating(items, Facts())
 
 
 def statuses(results: list[Result]) -> list[str]:
@@ -107,7 +93,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 async def test_what_was_decided_on_a_state_that_is_no_more_is_not_written(pool: asyncpg.Pool, change: str) -> None:
     ledger = PostgresLedger(pool)
-    await settled(ledger, claim("cn-1", KEEPER))
+    await commit(ledger, [claim("cn-1", KEEPER)])
     again = claim("cn-1", KEEPER)  # is refused: it is there already
     mine = claim("cn-1", NEWCOMER, command=PARKED, candidates=["cn-1", "cn-2"])
     before = await pool.fetchval(WRITTEN)
@@ -126,7 +112,7 @@ async def test_what_was_decided_on_a_state_that_is_no_more_is_not_written(pool: 
 async def test_while_a_batch_is_decided_nobody_waits_for_it(pool: asyncpg.Pool) -> None:
     async with PostgresLedger(pool).transaction() as transaction:
         await load(transaction, claim("cn-1", NEWCOMER))
-        assert statuses(await asyncio.wait_for(settled(PostgresLedger(pool), claim("cn-1", KEEPER)), 5)) == ["applied"]
+        assert statuses(await asyncio.wait_for(commit(PostgresLedger(pool), [claim("cn-1", KEEPER)]), 5)) == ["applied"]
 
 
 async def test_a_batch_that_locked_its_nodes_is_not_outrun(pool: asyncpg.Pool) -> None:
@@ -142,7 +128,7 @@ async def test_the_last_of_something_is_given_once_however_many_want_it_at_the_s
     ledgers = [PostgresLedger(pool) for _ in range(6)]
     most = 40_000  # MiB: more than half of the node
     claims = [claim("cn-1", uuid4(), memory_mib=most) for _ in ledgers]
-    results = await asyncio.gather(*(settled(ledger, one) for ledger, one in zip(ledgers, claims, strict=True)))
+    results = await asyncio.gather(*(commit(ledger, [one]) for ledger, one in zip(ledgers, claims, strict=True)))
     assert sorted(status for result in results for status in statuses(result)) == ["applied"] + ["rejected"] * 5
 
 
@@ -161,9 +147,9 @@ async def test_workers_that_share_nodes_never_wait_for_each_other_in_a_ring(
                 claim(node, instance, candidates=[node, *(name for name in other if name != node)])
                 for (instance, node), other in zip(mine.items(), others, strict=True)
             ]
-            assert statuses(await settled(ledger, *claims)) == ["applied"] * 3
+            assert statuses(await commit(ledger, claims)) == ["applied"] * 3
             gone = [item("delete", node, instance=str(instance)) for instance, node in mine.items()]
-            assert "dead" not in statuses(await settled(ledger, *gone))
+            assert "dead" not in statuses(await commit(ledger, gone))
 
     await asyncio.gather(*(work() for _ in range(4)))
     assert await pool.fetchval(f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{database.name}'") == 0

@@ -19,21 +19,18 @@ import asyncpg
 from pydantic_core import from_json
 
 from deploy.lib.stack import Stack
+from tests.commits import commit
 from tests.model.bench import Snapshot
 from tests.model.mishaps import Dying, Slow, Unsettled
 from tests.servers import new_database
 from worker.accounting.view import Facts
 from worker.engine.batch import Result, wanted
-from worker.engine.commit import Committer
 from worker.engine.intake import Item
-from worker.engine.lanes import Lanes
-from worker.engine.outbox import Outbox
-from worker.engine.ports import Broker, Lease, Ledger, Parked
+from worker.engine.ports import Lease, Parked
 from worker.ledger.history import PastNode, node_at, use_over_time
 from worker.ledger.ledger import PostgresLedger
 from worker.ledger.pool import connect_pool
 from worker.ledger.verify import verify
-from worker.telemetry.metrics import Metrics
 
 WORKERS = 2
 
@@ -90,7 +87,6 @@ class PostgresModelLedger:
     def __post_init__(self) -> None:
         self.ledgers = [PostgresLedger(self.server.pool) for _ in range(WORKERS)]
         self._run(self.server.owner.execute(EMPTY))
-        self._metrics = Metrics("model")
 
     def _run(self, work: Any) -> Any:
         return self.server.runner.run(work)
@@ -134,17 +130,7 @@ class PostgresModelLedger:
         return {row["id"] for row in rows}
 
     async def _commit(self, items: list[Item], facts: Facts, ledger: Any) -> list[Result]:
-        committer = Committer(
-            Lanes(),
-            cast(Ledger, ledger),
-            Outbox(cast(Broker, None), cast(Ledger, ledger), self._metrics, 1.0),
-            self._metrics,
-            100,
-            timedelta(seconds=self.park_deadline),
-            lambda _uri: None,
-            lambda _result: None,
-        )
-        return await committer._guarded(items, facts)
+        return await commit(ledger, items, facts, timedelta(seconds=self.park_deadline))
 
     def parked(self, node: str) -> list[Parked]:
         return cast(list[Parked], self._run(self.ledgers[0].parked(node, 1000)))
