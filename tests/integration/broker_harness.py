@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from ssl import SSLContext
 
+import pytest
+
 from schemas.routing import COMMAND_EXCHANGE, command_key
 from worker.broker.rabbit import RabbitBroker
 from worker.broker.session import BrokerOptions
-from worker.engine.ports import DeadLetter, Delivery, Outgoing
+from worker.engine.ports import BrokerUnavailable, DeadLetter, Delivery, Outgoing
 
 DEADLINE_SECONDS = 30.0
 
@@ -81,6 +83,16 @@ async def taker(url: str, *, shards: int = 2, settling: bool = False, archiving:
         yield made
     finally:
         await made.broker.close()
+
+
+async def refusal(broker: RabbitBroker) -> str:
+    """Why a broker cannot be used, as soon as that is known."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            with pytest.raises(BrokerUnavailable) as caught:
+                await broker.ready(0.1)
+            if not str(caught.value).startswith("no connection"):
+                return str(caught.value)
 
 
 def commands(numbers: Sequence[int], shard: int = 0) -> list[Outgoing]:

@@ -10,11 +10,10 @@ import pytest
 from yarl import URL
 
 from deploy.lib.stack import Stack
-from tests.integration.broker_harness import DEADLINE_SECONDS, Taker
+from tests.integration.broker_harness import DEADLINE_SECONDS, Taker, refusal
 from tests.servers import Vhost
 from worker.broker import topology
 from worker.broker.session import BrokerOptions, Link, Session
-from worker.engine.ports import BrokerUnavailable
 
 pytestmark = pytest.mark.integration
 
@@ -88,9 +87,9 @@ async def test_a_worker_that_may_declare_nothing_runs_on_what_another_user_decla
     worker = Taker(url, shards=SHARDS)
     worker.broker.start()
     try:
-        with pytest.raises(BrokerUnavailable, match="topology apply") as caught:
-            await worker.broker.ready(1)
-        assert "secret" not in str(caught.value)
+        said = await refusal(worker.broker)
+        assert "topology apply" in said
+        assert "secret" not in said
         async with linked(vhost.url) as link:
             assert await topology.apply(link, SHARDS) == []
         await worker.broker.ready(DEADLINE_SECONDS)
@@ -102,8 +101,8 @@ async def test_a_password_that_is_wrong_is_said_without_the_password(vhost: Vhos
     worker = Taker(str(URL(vhost.url).with_password("hunter2")))
     worker.broker.start()
     try:
-        with pytest.raises(BrokerUnavailable, match="ACCESS_REFUSED") as caught:
-            await worker.broker.ready(1)
-        assert "hunter2" not in str(caught.value)
+        said = await refusal(worker.broker)
+        assert "ACCESS_REFUSED" in said
+        assert "hunter2" not in said
     finally:
         await worker.broker.close()
