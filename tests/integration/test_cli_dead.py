@@ -21,14 +21,14 @@ from worker.ledger.statements import statement
 pytestmark = pytest.mark.integration
 
 
-async def publish_astray(vhost: Vhost, *commands: dict[str, Any]) -> None:
+async def publish_astray(vhost: Vhost, *commands: dict[str, Any], **properties: Any) -> None:
     """Publish commands to a shard that is not their nodes'."""
     connection = await aio_pika.connect(vhost.url)
     async with connection:
         exchange = await (await connection.channel()).get_exchange(COMMAND_EXCHANGE)
         for command in commands:
             key = command_key((shard_of(command["node"]) + 1) % 16)
-            await exchange.publish(aio_pika.Message(json.dumps(command).encode()), key)
+            await exchange.publish(aio_pika.Message(json.dumps(command).encode(), **properties), key)
 
 
 def stamped(command: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +76,27 @@ async def test_a_misrouted_command_is_replayed_to_its_own_shard_once(operator: S
     assert final.lines[0]["usage"]["vcpus"]["used"] == 6, "both were applied, each once and before what came later"
     shown = (await operator.run("dead", "show", str(found[0]["id"]), "--json")).document
     assert ("ann", "replayed") in {(action["actor"], action["action"]) for action in shown["actions"]}
+
+
+@pytest.mark.parametrize("sent_again", [("replay", "--all"), ("edit", "1", "--set", "resources.vcpus=1")])
+async def test_what_is_sent_again_answers_who_sent_it_first(
+    operator: Shell, vhost: Vhost, sent_again: tuple[str, ...]
+) -> None:
+    async with await aio_pika.connect(vhost.url) as connection:
+        answers = await (await connection.channel()).declare_queue(exclusive=True)
+        await publish_astray(
+            vhost, stamped(claim("cn-1", INSTANCES[0])), reply_to=answers.name, correlation_id="the third of May"
+        )
+        await letters(operator, 1)
+        assert (await operator.run("dead", *sent_again)).status == 0
+        heard = []
+        async with answers.iterator(no_ack=True, timeout=30) as messages:
+            async for message in messages:
+                assert message.correlation_id == "the third of May"
+                heard.append(json.loads(message.body)["status"])
+                if len(heard) == 2:
+                    break
+    assert heard == ["dead", "applied"]
 
 
 async def test_what_is_applied_already_is_foretold_as_a_duplicate(operator: Shell, vhost: Vhost) -> None:

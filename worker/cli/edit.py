@@ -119,7 +119,7 @@ class _Edit:
 
     def _edited(self, letter: Letter) -> Sendable:
         from worker.cli.producing import RefusedLineError, Sendable, complete
-        from worker.engine.permissions import NOBODY, SENDERS_HEADER
+        from worker.engine.envelope import Envelope
 
         document = _object(letter.body or b"" if self.file is None else _read(self.file))
         for name in _OWN:
@@ -139,8 +139,7 @@ class _Edit:
             made = complete(to_json({**document, "id": str(uuid5(_EDITS, digest))}))
         except RefusedLineError as error:
             raise CommandError(f"the edited command is not valid: {error}", FINDING) from None
-        senders = (letter.headers or {}).get(SENDERS_HEADER)
-        return Sendable(made.body, made.node, made.kind, made.id, senders if isinstance(senders, str) else NOBODY)
+        return Sendable(made.body, made.node, made.kind, made.id, Envelope.of_letter(letter.headers))
 
 
 def _unpoisoned(letter: Letter) -> Letter:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
 from schemas import MalformedCommandError, parse_command
 from schemas.commands import VERSION
+
+if TYPE_CHECKING:
+    from worker.engine.envelope import Envelope
 
 
 class RefusedLineError(ValueError):
@@ -19,16 +23,16 @@ class RefusedLineError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Sendable:
-    """A message body and what its envelope needs. ``id`` is ``None`` only for a raw line without a readable one.
+    """A message body and how it is sent. ``id`` is ``None`` only for a raw line without a readable one.
 
-    ``senders`` are those through whose hands a replayed message went before.
+    ``envelope`` is that of the message which this one replays.
     """
 
     body: bytes
     node: str
     kind: str
     id: UUID | None
-    senders: str | None = None
+    envelope: Envelope | None = None
 
 
 def complete(line: bytes) -> Sendable:

@@ -16,8 +16,8 @@ from uuid import UUID
 from schemas import Command, MalformedCommandError, parse_command
 from worker.cli.foresight import Blind, Foresight
 from worker.cli.producing import Sendable
+from worker.engine.envelope import Envelope
 from worker.engine.intake import fingerprint
-from worker.engine.permissions import NOBODY, SENDERS_HEADER
 from worker.ledger import dead_letters
 from worker.ledger.dead_letters import Letter, LetterFilter
 from worker.ledger.statements import statement
@@ -87,9 +87,8 @@ def _forecast(
 ) -> Forecast:
     if isinstance(command, str):
         return Forecast(letter, "unfit", f"would be dead-lettered again: {command}", None)
-    senders = (letter.headers or {}).get(SENDERS_HEADER)
-    senders = senders if isinstance(senders, str) else NOBODY
-    sendable = Sendable(letter.body or b"", command.node, command.kind, command.id, senders)
+    envelope = Envelope.of_letter(letter.headers)
+    sendable = Sendable(letter.body or b"", command.node, command.kind, command.id, envelope)
     own = fingerprint(command)
     content, status = known.get(command.id, (own, None))
     if content != own:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from schemas import COMMAND_EXCHANGE, Outcome, command_key, shard_of
 from worker.cli.faults import UNREACHABLE, CommandError
-from worker.engine.permissions import SENDERS_HEADER
+from worker.engine.ports import Reply
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
@@ -59,15 +59,17 @@ class Sender:
 
     async def _publish(self, command: Sendable) -> None:
         id_ = str(command.id) if command.id else None
+        replayed = command.envelope
+        reply = replayed.reply if replayed is not None else Reply(self._reply_to, id_ if self._reply_to else None)
         message = Message(
             command.body,
             content_type="application/json",
             delivery_mode=DeliveryMode.PERSISTENT,
             message_id=id_,
-            correlation_id=id_ if self._reply_to else None,
-            reply_to=self._reply_to,
+            correlation_id=reply.correlation_id,
+            reply_to=reply.to,
             user_id=self._user,
-            headers=None if command.senders is None else {SENDERS_HEADER: command.senders},
+            headers=None if replayed is None else replayed.on_replay(),
         )
         key = command_key(shard_of(command.node, self._shards))
         await self._exchange.publish(message, key, mandatory=True, timeout=_CONFIRM_SECONDS)

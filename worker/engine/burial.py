@@ -11,8 +11,9 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from worker.engine.intake import Item
-from worker.engine.permissions import SENDERS_HEADER, senders_line, senders_of
+from worker.engine.envelope import Envelope
+from worker.engine.intake import Item, reply_of
+from worker.engine.permissions import senders_line, senders_of
 from worker.engine.ports import BrokerUnavailable, DeadLetter
 from worker.telemetry.logs import get_logger
 
@@ -42,6 +43,7 @@ class Undertaker:
     def refuse(self, refused: Refused) -> None:
         """Bury a delivery that intake refused."""
         delivery = refused.delivery
+        envelope = Envelope(senders_line(delivery.user_id, delivery.headers), reply_of(delivery))
         letter = DeadLetter(
             delivery.body,
             refused.reason,
@@ -49,7 +51,7 @@ class Undertaker:
             refused.command,
             refused.node,
             refused.kind,
-            {**delivery.headers, SENDERS_HEADER: senders_line(delivery.user_id, delivery.headers)},
+            envelope.on_letter(delivery.headers),
         )
         self._put(letter, refused)
 
@@ -60,8 +62,8 @@ class Undertaker:
         if source is None:
             _log.error("a command of the worker's own fails", kind=command.kind, node=command.node, detail=detail)
             return
-        headers = dict(item.delivery.headers) if item.delivery is not None else {}
-        headers[SENDERS_HEADER] = "\n".join(senders_of(item))
+        before = item.delivery.headers if item.delivery is not None else {}
+        headers = Envelope("\n".join(senders_of(item)), item.reply).on_letter(before)
         letter = DeadLetter(source.body, reason, detail, command.id, command.node, command.kind, headers)
         self._put(letter, item)
 

@@ -63,7 +63,7 @@ def receive(delivery: Delivery, shards: int) -> Item | Refused:
         command = parse_command(delivery.body)
     except MalformedCommandError as fault:
         return Refused(delivery, fault.reason, fault.detail, fault.id, fault.node, fault.kind)
-    item = Item(command, fingerprint(command), delivery, reply=_reply(delivery))
+    item = Item(command, fingerprint(command), delivery, reply=reply_of(delivery))
     shard = shard_of(command.node, shards)
     if shard != delivery.shard:
         detail = f"node {command.node} belongs to {command_queue(shard)}, not to {command_queue(delivery.shard)}"
@@ -71,7 +71,8 @@ def receive(delivery: Delivery, shards: int) -> Item | Refused:
     return item
 
 
-def _reply(delivery: Delivery) -> Reply:
+def reply_of(delivery: Delivery) -> Reply:
+    """What the answer to a message carries back."""
     if delivery.reply_to is delivery.correlation_id is None and not delivery.headers:
         return NO_REPLY
     trace = delivery.headers.get(TRACEPARENT)
