@@ -43,7 +43,9 @@ async def test_a_broker_that_went_away_loses_nothing_and_breaks_no_order(
                     batch = list(error.messages)
             number += 50
         await restarting
-        await worker.until(lambda: set(worker.bodies()) == set(range(number)), seconds=60)
+        await worker.until(
+            lambda: len(worker.taken) >= number and set(worker.bodies()) == set(range(number)), seconds=60
+        )
         await worker.broker.bury([DeadLetter(b"after", "malformed", "")])
         await worker.until(lambda: {one.body for one in worker.letters} == {b"before", b"after"}, seconds=60)
         assert first_times(worker.bodies()) == list(range(number))

@@ -20,7 +20,7 @@ from tests.integration.cli_harness import INSTANCES, claim, put, shell, worker
 from tests.integration.security_harness import read_until
 from tests.servers import DEPLOY_STACK, Database, new_database
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DEPLOY = DEPLOY_STACK.parent
 ROLES = ("worker", "producer", "operator")
