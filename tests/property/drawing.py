@@ -10,13 +10,17 @@ PAGE_SIZES = (4, 2048)
 
 
 @st.composite
-def inventories(draw: st.DrawFn) -> dict[str, Any]:
-    """Up to four cells of up to four cores of one, two or four threads, some of them offline; up to six devices."""
+def inventories(draw: st.DrawFn, *, roomy: bool = False) -> dict[str, Any]:
+    """Up to four cells of cores of one, two or four threads, some of them offline; up to six devices.
+
+    A ``roomy`` host has a cell at least, and more in each.
+    """
+    few, many = (1, 2) if roomy else (0, 1)
     threads = draw(st.sampled_from([1, 2, 2, 4]))
     cells, first = [], 0
-    for number in range(draw(st.integers(0, 4))):
-        cores = draw(st.integers(0, 4))
-        memory = 1024 * draw(st.integers(1, 8))
+    for number in range(draw(st.integers(few, 4))):
+        cores = draw(st.integers(2 * few, 4 * many))
+        memory = 4096 * few + 1024 * draw(st.integers(1, 8))
         cells.append(
             {
                 "id": number * 2,
@@ -79,6 +83,17 @@ def policies(draw: st.DrawFn) -> dict[str, Any]:
         "cell_strategy": draw(st.sampled_from(["spread", "pack"])),
         "overhead": {"memory_mib_per_vcpu": draw(st.sampled_from([0, 7]))},
     }
+
+
+def resized(request: dict[str, Any], vcpus: int, memory_mib: int) -> dict[str, Any]:
+    """The same request with so many vCPUs and so much memory for each of its cells."""
+    topology = request["topology"] and dict(request["topology"])
+    cells = (topology and topology["cells"]) or 1
+    if topology and topology["cpu_policy"] == "mixed":
+        vcpus = max(vcpus, 2)
+        topology["dedicated_vcpus"] = f"1-{vcpus - 1}"
+    resources = {**request["resources"], "vcpus": cells * vcpus, "memory_mib": cells * memory_mib}
+    return {**request, "resources": resources, "topology": topology}
 
 
 @st.composite

@@ -21,10 +21,13 @@ from schemas.commands import Shape
 from schemas.cpuset import parse_cpu_set
 from schemas.inventory import Inventory
 from schemas.policy import Policy
-from tests.property.drawing import inventories, policies, requests
+from tests.property.drawing import inventories, policies, requests, resized
 from worker.accounting.host import Host, build_host
 from worker.accounting.place import place
 from worker.accounting.state import Occupancy, Placement, beside, merged
+
+STEPS = st.tuples(st.integers(0, 3), requests(), st.integers(0, 6))
+"""Who claims or is resized, to what, and how many vCPUs for each cell where only the size changes, if not 0."""
 
 MORE = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -86,22 +89,51 @@ def check_assignment(wish: Shape, placement: Placement) -> None:
     assert len(placement.devices) + mediated == len(assigned)
 
 
+def cells_of(placement: Placement) -> list[dict[str, Any]]:
+    cells: Any = placement.assignment["cells"]
+    return list(cells)
+
+
+def check_kept(wish: Shape, before: Placement, after: Placement) -> None:
+    """Where a guest's cell stays, its vCPUs stay on their CPUs, unless the thread policy speaks against it."""
+    if wish.topology is None or wish.topology.thread_policy in {"require", "isolate"}:
+        return
+    was, now = ({cell["guest_cell"]: cell for cell in cells_of(placement)} for placement in (before, after))
+    for number in was.keys() & now.keys():
+        if was[number]["host_cell"] == now[number]["host_cell"]:
+            shared = was[number]["pins"].keys() & now[number]["pins"].keys()
+            assert {vcpu: was[number]["pins"][vcpu] for vcpu in shared} == {
+                vcpu: now[number]["pins"][vcpu] for vcpu in shared
+            }
+
+
 @MORE
-@given(inventories(), policies(), st.lists(requests(), min_size=1, max_size=8), st.randoms(use_true_random=False))
+@given(
+    inventories(roomy=True),
+    policies(),
+    st.lists(STEPS, min_size=1, max_size=10),
+    st.randoms(use_true_random=False),
+)
 def test_nothing_is_given_twice_or_beyond_what_there_is_and_everything_comes_back(
-    inventory: dict[str, Any], policy: dict[str, Any], wishes: list[dict[str, Any]], rng: random.Random
+    inventory: dict[str, Any], policy: dict[str, Any], steps: list[tuple[int, dict[str, Any], int]], rng: random.Random
 ) -> None:
     host = compiled(inventory, policy)
-    occupancy, held = Occupancy(), dict[UUID, Placement]()
-    for number, wish in enumerate(map(shape, wishes)):
-        result = place(host, occupancy, wish)
+    occupancy, held, wished = Occupancy(), dict[UUID, Placement](), dict[UUID, dict[str, Any]]()
+    for number, fresh, vcpus in steps:
+        holder = UUID(int=number)
+        own = [held[holder]] if holder in held else []
+        request = resized(wished[holder], vcpus, 256 * vcpus) if own and vcpus else fresh
+        wish = shape(request)
+        others = occupancy.without(own)
+        result = place(host, others, wish, own=merged(own), held=own)
         if isinstance(result, Placement):
-            before = taken(occupancy)
-            occupancy = beside(occupancy, UUID(int=number), result)
-            assert taken(occupancy.without([result])) == before
-            held[UUID(int=number)] = result
+            occupancy = beside(others, holder, result)
+            assert taken(occupancy.without([result])) == taken(others)
+            held[holder], wished[holder] = result, request
             check_assignment(wish, result)
             check(host, inventory, held, occupancy)
+            if own:
+                check_kept(wish, own[0], result)
     for holder in rng.sample(sorted(held), len(held)):
         occupancy = occupancy.without([held.pop(holder)])
     assert taken(occupancy) == ({}, {}, {})
