@@ -57,7 +57,7 @@ def check(host: Host, inventory: dict[str, Any], held: dict[UUID, Placement], oc
     for name, known in host.capacity.items():
         assert occupancy.used.get(name, 0) <= known.capacity
     for cell in host.cells:
-        assert not (set(occupancy.pinned) & parse_cpu_set(cell.shared_cpus)) or cell.shared == cell.dedicated
+        assert not set(occupancy.pinned) & parse_cpu_set(cell.shared_cpus)
     check_devices(inventory["devices"], set(addresses), occupancy)
 
 

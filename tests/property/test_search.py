@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from schemas.commands import Shape
 from schemas.inventory import Inventory
 from schemas.policy import Policy
-from tests.property.drawing import inventories
 from worker.accounting import matching, nearby, place, search, topology
 from worker.accounting.devices import Demand, Stock, bits
 from worker.accounting.host import build_host
@@ -24,7 +23,7 @@ from worker.accounting.matching import Choice, Tiers, union
 from worker.accounting.search import Surroundings
 from worker.accounting.state import Occupancy, Placement, beside
 
-MORE = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+MORE = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 ROWS = st.integers(1, 6).flatmap(lambda width: st.lists(st.integers(0, (1 << width) - 1), min_size=1, max_size=4))
 
 
@@ -100,19 +99,50 @@ def test_guest_cells_lie_on_the_first_host_cells_that_have_room_for_all(rows: li
 
 
 @st.composite
-def small_guests(draw: st.DrawFn) -> dict[str, Any]:
-    """Guests that many host cells have room for, so that networks and devices decide."""
-    cells = draw(st.integers(1, 4))
+def hosts(draw: st.DrawFn) -> dict[str, Any]:
+    """Two to four cells with plenty of room, and cards of two makes all over them."""
+    count = draw(st.integers(2, 4))
+    cells = [
+        {
+            "id": number,
+            "socket": draw(st.sampled_from([0, 0, 1])),
+            "cpus": f"{8 * number}-{8 * number + 7}",
+            "memory_mib": 8192,
+            "physnets": draw(st.lists(st.sampled_from(["a", "b"]), unique=True)),
+        }
+        for number in range(count)
+    ]
+    devices: list[dict[str, Any]] = []
+    for card in range(draw(st.integers(2, 6))):
+        common = {
+            "vendor": "10de",
+            "product": draw(st.sampled_from(["0001", "0002"])),
+            "cell": draw(st.sampled_from([None, *range(count), *range(count)])),
+        }
+        functions = draw(st.sampled_from([0, 0, 1, 2]))
+        devices.append({**common, "address": f"0000:0{card}:00.0", "type": "pf" if functions else "pci"})
+        devices += [
+            {**common, "address": f"0000:0{card}:00.{number}", "type": "vf", "parent": f"0000:0{card}:00.0"}
+            for number in range(1, functions + 1)
+        ]
+    return {"cpus": f"0-{8 * count - 1}", "memory_mib": 8192 * count, "cells": cells, "devices": devices}
+
+
+@st.composite
+def guests(draw: st.DrawFn) -> dict[str, Any]:
+    """Guests for which any host cell has room, so that networks and devices decide."""
+    cells = draw(st.integers(1, 3))
     devices = [
         {
             "name": f"d{number}",
-            "count": draw(st.integers(1, 3)),
-            "match": [draw(st.sampled_from([{}, {}, {"product": "0001"}]))],
-            "affinity": draw(st.sampled_from(["required", "required", "legacy", "preferred", "socket"])),
+            "count": draw(st.integers(1, 2)),
+            "match": [draw(st.sampled_from([{}, {"product": "0001"}, {"product": "0002"}]))],
+            "type": draw(st.sampled_from([None, None, "pci", "pf", "vf"])),
+            "affinity": draw(st.sampled_from(["required", "required", "legacy", "legacy", "preferred", "socket"])),
         }
         for number in range(draw(st.integers(0, 3)))
     ]
-    networks = {"physnets": draw(st.lists(st.sampled_from(["a", "b"]), unique=True))}
+    networks = {"physnets": draw(st.sampled_from([[], [], [], ["a"], ["a", "b"]]))}
     return {
         "resources": {"vcpus": cells, "memory_mib": 256 * cells},
         "topology": {"cpu_policy": "shared", "cells": cells, "networks": networks},
@@ -121,7 +151,7 @@ def small_guests(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @MORE
-@given(inventories(roomy=True), st.lists(small_guests(), min_size=1, max_size=6))
+@given(hosts(), st.lists(guests(), min_size=1, max_size=6))
 def test_networks_and_devices_near_the_cells_are_found_wherever_there_is_a_way(
     inventory: dict[str, Any], wishes: list[dict[str, Any]]
 ) -> None:

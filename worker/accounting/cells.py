@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 class HostCell:
     """One NUMA cell of a host.
 
-    ``shared`` and ``dedicated`` are masks of online CPUs. They are disjoint,
-    or equal on a host that does not tell the two apart. ``siblings`` are all
-    sets of online CPUs that are threads of one core, in the inventory's order,
-    in which they are used; ``cores`` are the same without the CPUs that are
-    neither shared nor dedicated.
+    ``shared`` and ``dedicated`` are masks of online CPUs, with none in both.
+    ``siblings`` are all sets of online CPUs that are threads of one core, in
+    the inventory's order, in which they are used; ``cores`` are the same
+    without the CPUs that are neither shared nor dedicated.
     Ratios are in millionths; ``pages`` are sorted by size.
     """
 
@@ -50,7 +49,7 @@ class HostCell:
     @property
     def isolating(self) -> bool:
         """Whether a core can be given whole to one vCPU: siblings would be taken that nobody is charged for."""
-        return self.threads_per_core == 1 or self.dedicated == self.shared
+        return self.threads_per_core == 1
 
 
 class Room(NamedTuple):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.accounting.builders import (
@@ -68,6 +70,17 @@ def test_isolate_is_refused_where_dedicated_cpus_have_siblings() -> None:
     single = host({"dedicated_cpus": "0-7"}, cells=[cell(0, "0-7")])
     assert placed(place(single, NOBODY, pinned(2, thread_policy="isolate"))).pins == {0, 1}
     assert codes(place(single, NOBODY, pinned(2, thread_policy="require"))) == ["no_numa_fit"]
+
+
+def test_isolate_counts_cores_where_a_cpu_that_is_dedicated_no_more_lies_beside_one_that_is() -> None:
+    cells = [cell(0, "0-7", ["0,4", "1,5", "2,6", "3,7"])]
+    before = placed(place(host({"dedicated_cpus": "0-3"}, cells=cells), NOBODY, pinned(thread_policy="isolate")))
+    assert before.pins == {0}
+    now = host({"dedicated_cpus": "4-7"}, cells=cells)
+    mine: dict[str, Any] = {"own": before.charge, "held": [before]}
+    assert placed(place(now, NOBODY, pinned(3, thread_policy="isolate"), **mine)).pins == {5, 6, 7}
+    (reason,) = refused(place(now, NOBODY, pinned(4, thread_policy="isolate"), **mine))
+    assert "1 free_cores (4 requested, 3 free)" in reason.detail
 
 
 def test_emulator_threads_have_a_cpu_of_their_own_on_the_first_cell() -> None:

@@ -119,6 +119,13 @@ def test_what_the_old_address_said_decides_nothing_at_the_new_one() -> None:
     assert scene.ledger.nodes["n"].hypervisor == MOVED
 
 
+def test_who_registers_a_node_is_answered_with_what_its_hypervisor_has() -> None:
+    scene = Scene()
+    scene.hypervisor("n")
+    assert scene.ledger.nodes["n"].observed_at is not None
+    assert scene.ledger.nodes["n"].inventory is not None
+
+
 def test_what_is_known_of_the_hardware_is_used_as_long_as_it_is_fresh() -> None:
     scene = Scene()
     scene.hypervisor("n", policy={"max_inventory_age_seconds": 60})
