@@ -178,6 +178,24 @@ def test_a_pattern_tags_what_it_admits_and_a_physical_functions_address_means_it
     assert placed(place(host(policy, devices=NIC), NOBODY, wish)).devices == ("0000:05:00.1",)
 
 
+def test_a_pattern_admits_the_types_of_mediated_devices_that_it_names() -> None:
+    policy = {"devices": [{"address": "0000:3b:00.0", "mdev_types": ["nvidia-36"]}, {"address": "0000:3c:00.0"}]}
+    here = host(policy, devices=VGPU)
+    wish = wanted(type="mdev", match=[{"mdev_type": "nvidia-35"}], count=3)
+    (reason,) = refused(place(here, NOBODY, shape(devices=[wish])))
+    assert reason.short_by == 1, "two on the card whose types are not named"
+    assert placed(place(here, NOBODY, shape(devices=[wanted(match=[{"mdev_type": "nvidia-36"}])]))).charge
+
+
+def test_devices_whose_kin_is_not_admitted_exclude_nothing_else() -> None:
+    policy = {"devices": [{"address": "0000:01:00.0"}, {"type": "vf"}]}
+    here = host(policy, devices=[pci("0000:01:00.0"), *NIC])
+    placement = placed(
+        place(here, NOBODY, shape(devices=[wanted("vf", type="vf", count=2), wanted("card", type="pci")]))
+    )
+    assert set(placement.devices) == {"0000:01:00.0", "0000:05:00.1", "0000:05:00.2"}
+
+
 def test_a_held_device_that_vanished_or_is_not_admitted_still_excludes_its_kin() -> None:
     policy = {"devices": [{"type": "vf"}]}
     occupancy = Occupancy(held={"0000:05:00.0": SOMEONE, "0000:99:00.0": SOMEONE})
