@@ -122,7 +122,7 @@ def _keeping(room: Room, cell: GuestCell, guest: Guest, before: FormerCell) -> P
         return Packing(list(kept.values()), emulator)
     host, policy, free = room.cell, guest.thread_policy, room.free & ~taken
     cores = [core for core in room.cores if not core & taken] if policy == "isolate" else room.cores
-    if more + reserved > free.bit_count() or not packable(cores, free, more, reserved, policy, host.threads_per_core):
+    if not packable(cores, free, more, reserved, policy, host.threads_per_core):
         return None
     added = pack(cores, free, more, reserved, policy, host.threads_per_core)
     fresh = iter(added.pins)

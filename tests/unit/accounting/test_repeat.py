@@ -65,6 +65,8 @@ def test_counting_changes_nothing() -> None:
         ({}, []),
         ({"policy": Policy(enabled=False)}, ["node_disabled"]),
         ({"hypervisor": "test:///default", "reachable": False}, ["hypervisor_unreachable"]),
+        ({"hypervisor": "test:///default", "reachable": True}, []),
+        ({"hypervisor": None, "reachable": False}, []),
         ({"parked": 3}, ["hypervisor_unreachable"]),
         ({"host": None}, ["hypervisor_unreachable"]),
     ],
