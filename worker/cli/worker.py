@@ -70,15 +70,17 @@ async def _run(settings: Settings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOPPING:
-        loop.add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as parts:
-        parts.enter_context(watched(loop, settings.hang_seconds))
-        pool = await parts.enter_async_context(_database(settings, stop))
-        if pool is not None:
-            await _work(settings, pool, parts, stop)
-    for number in _STOPPING:
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_IGN)  # told twice, it has ended well all the same
+        # Not through the loop, which would let signals end the process for a moment when it gives them back.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    try:
+        async with contextlib.AsyncExitStack() as parts:
+            parts.enter_context(watched(loop, settings.hang_seconds))
+            pool = await parts.enter_async_context(_database(settings, stop))
+            if pool is not None:
+                await _work(settings, pool, parts, stop)
+    finally:
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)  # told twice, it has ended well all the same
     return 0
 
 
