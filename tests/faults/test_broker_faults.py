@@ -48,9 +48,7 @@ async def test_a_broker_that_went_away_loses_nothing_and_breaks_no_order(
                     batch = list(error.messages)
             number += 50
         await restarting
-        await worker.until(
-            lambda: len(worker.taken) >= number and set(worker.bodies()) == set(range(number)), seconds=60
-        )
+        await worker.until_all(number, seconds=60)
         await worker.broker.bury([DeadLetter(b"after", "malformed", "")])
         await worker.until(lambda: {one.body for one in worker.letters} == {b"before", b"after"}, seconds=60)
         assert first_times(worker.bodies()) == list(range(number))
@@ -74,9 +72,8 @@ async def test_a_broker_out_of_memory_holds_publishers_back_and_no_acknowledgeme
             assert worker.broker.publisher.under_way <= 5, "nothing more is sent to a broker that does not read"
             worker.broker.settle(worker.taken)
             await worker.broker.drain(5)
-            async with asyncio.timeout(DEADLINE_SECONDS):  # what the broker tells of its queues is seconds old
-                while await asyncio.to_thread(messages_in, stack, vhost, "nodeledger.commands.00"):
-                    pass
+            # What the broker tells of its queues is seconds old.
+            await eventually(lambda: not messages_in(stack, vhost, "nodeledger.commands.00"))
         finally:
             await asyncio.to_thread(stack.rabbitmq.control, "set_vm_memory_high_watermark", "0.4")
         await eventually(lambda: worker.broker.state.publishing)

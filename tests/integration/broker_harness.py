@@ -58,6 +58,11 @@ class Taker:
                 self._changed.clear()
                 await self._changed.wait()
 
+    async def until_all(self, count: int, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until exactly the numbers below ``count`` were taken, however often; compared once there are enough."""
+        numbers = set(range(count))
+        await self.until(lambda: len(self.taken) >= count and set(self.bodies()) == numbers, seconds)
+
     def _take(self, delivery: Delivery) -> None:
         self.taken.append(delivery)
         if self.settling:

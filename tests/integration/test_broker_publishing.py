@@ -75,7 +75,7 @@ async def test_what_was_under_way_when_the_connection_went_is_reported_and_can_b
                     failures += 1
                     batch = list(error.messages)
             number += 100
-        await worker.until(lambda: len(worker.taken) >= number and set(worker.bodies()) == set(range(number)))
+        await worker.until_all(number)
         assert failures < 10
 
 

@@ -11,16 +11,15 @@ PAGE_SIZES = (4, 2048)
 
 @st.composite
 def inventories(draw: st.DrawFn, *, roomy: bool = False) -> dict[str, Any]:
-    """Up to four cells of cores of one, two or four threads, some of them offline; up to six devices.
+    """Up to four cells of up to four cores of one, two or four threads, some of them offline; up to six devices.
 
-    A ``roomy`` host has a cell at least, and more in each.
+    A ``roomy`` host has a cell at least, two to eight cores in each, and 4 GiB more.
     """
-    few, many = (1, 2) if roomy else (0, 1)
+    counts, gib = (st.integers(2, 8), st.integers(5, 12)) if roomy else (st.integers(0, 4), st.integers(1, 8))
     threads = draw(st.sampled_from([1, 2, 2, 4]))
     cells, first = [], 0
-    for number in range(draw(st.integers(few, 4))):
-        cores = draw(st.integers(2 * few, 4 * many))
-        memory = 4096 * few + 1024 * draw(st.integers(1, 8))
+    for number in range(draw(st.integers(int(roomy), 4))):
+        cores, memory = draw(counts), 1024 * draw(gib)
         cells.append(
             {
                 "id": number * 2,

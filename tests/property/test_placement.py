@@ -22,6 +22,7 @@ from schemas.cpuset import parse_cpu_set
 from schemas.inventory import Inventory
 from schemas.policy import Policy
 from tests.property.drawing import inventories, policies, requests, resized
+from tests.unit.accounting.builders import cells_of
 from worker.accounting.host import Host, build_host
 from worker.accounting.place import place
 from worker.accounting.state import Occupancy, Placement, beside, merged
@@ -89,22 +90,21 @@ def check_assignment(wish: Shape, placement: Placement) -> None:
     assert len(placement.devices) + mediated == len(assigned)
 
 
-def cells_of(placement: Placement) -> list[dict[str, Any]]:
-    cells: Any = placement.assignment["cells"]
-    return list(cells)
+def pins_by_cell(placement: Placement) -> dict[tuple[int, int, str], int]:
+    """The host CPU of each vCPU, by its guest cell, its host cell and its number."""
+    return {
+        (cell["guest_cell"], cell["host_cell"], vcpu): cpu
+        for cell in cells_of(placement)
+        for vcpu, cpu in cell["pins"].items()
+    }
 
 
 def check_kept(wish: Shape, before: Placement, after: Placement) -> None:
     """Where a guest's cell stays, its vCPUs stay on their CPUs, unless the thread policy speaks against it."""
     if wish.topology is None or wish.topology.thread_policy in {"require", "isolate"}:
         return
-    was, now = ({cell["guest_cell"]: cell for cell in cells_of(placement)} for placement in (before, after))
-    for number in was.keys() & now.keys():
-        if was[number]["host_cell"] == now[number]["host_cell"]:
-            shared = was[number]["pins"].keys() & now[number]["pins"].keys()
-            assert {vcpu: was[number]["pins"][vcpu] for vcpu in shared} == {
-                vcpu: now[number]["pins"][vcpu] for vcpu in shared
-            }
+    was, now = pins_by_cell(before), pins_by_cell(after)
+    assert all(was[place] == now[place] for place in was.keys() & now.keys())
 
 
 @MORE

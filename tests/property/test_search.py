@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from copy import copy
 from itertools import permutations
@@ -14,16 +13,14 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from schemas.commands import Shape
-from schemas.inventory import Inventory
-from schemas.policy import Policy
+from tests.unit.accounting.builders import host
 from worker.accounting import matching, nearby, place, search, topology
 from worker.accounting.devices import Demand, Stock, bits
-from worker.accounting.host import build_host
 from worker.accounting.matching import Choice, Tiers, union
 from worker.accounting.search import Surroundings
 from worker.accounting.state import Occupancy, Placement, beside
 
-MORE = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+MORE = settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
 ROWS = st.integers(1, 6).flatmap(lambda width: st.lists(st.integers(0, (1 << width) - 1), min_size=1, max_size=4))
 
 
@@ -155,13 +152,12 @@ def guests(draw: st.DrawFn) -> dict[str, Any]:
 def test_networks_and_devices_near_the_cells_are_found_wherever_there_is_a_way(
     inventory: dict[str, Any], wishes: list[dict[str, Any]]
 ) -> None:
-    host = build_host(Inventory.model_validate_json(json.dumps(inventory)), Policy(), observed=False)
-    occupancy = Occupancy()
+    here, occupancy = host(**inventory), Occupancy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(topology, "arrange", checked_arrange)
         for module in (nearby, place, topology):
             patch.setattr(module, "choose", checked_choose)
         for number, wish in enumerate(wishes):
-            result = place.place(host, occupancy, Shape.model_validate(wish))
+            result = place.place(here, occupancy, Shape.model_validate(wish))
             if isinstance(result, Placement):
                 occupancy = beside(occupancy, UUID(int=number), result)

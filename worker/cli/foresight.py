@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-from worker.engine.permissions import SENDERS_HEADER
+from worker.engine.envelope import Envelope
 
 if TYPE_CHECKING:
     import asyncpg
@@ -58,7 +58,7 @@ class Decided:
         """Decide it."""
         if letter is not None and letter.reason == "poison" and letter.detail.startswith(_DEADLY):
             return f"would be tried again; not foretold, since {letter.detail}"
-        headers = {} if letter is None else {SENDERS_HEADER: (letter.headers or {}).get(SENDERS_HEADER, "")}
+        headers = {} if letter is None else Envelope.of_letter(letter.headers).on_replay()
         return self._what_if.foretell(command, b"", user=self._user, headers=headers)
 
 

@@ -12,7 +12,6 @@ from worker.cli.faults import UNREACHABLE, CommandError
 from worker.engine.batch import Decider
 from worker.engine.envelope import Envelope
 from worker.engine.intake import Item, unpark
-from worker.engine.permissions import senders_of
 from worker.engine.ports import DeadLetter, LedgerRaced, LedgerUnavailable, Parked, Wanted
 from worker.ledger.dead_letters import store
 from worker.ledger.ledger import PostgresLedger, parked_of
@@ -74,5 +73,5 @@ def _letter(item: Item) -> DeadLetter:
     command = item.command
     if item.parked is None or item.buried is None:
         raise AssertionError("only parked commands are given up")
-    headers = Envelope("\n".join(senders_of(item)), item.reply).on_letter({})
+    headers = Envelope.of_item(item).on_letter({})
     return DeadLetter(item.parked.body, *item.buried, command.id, command.node, command.kind, headers)

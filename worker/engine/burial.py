@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from worker.engine.envelope import Envelope
 from worker.engine.intake import Item, reply_of
-from worker.engine.permissions import senders_line, senders_of
+from worker.engine.permissions import senders_line
 from worker.engine.ports import BrokerUnavailable, DeadLetter
 from worker.telemetry.logs import get_logger
 
@@ -63,7 +63,7 @@ class Undertaker:
             _log.error("a command of the worker's own fails", kind=command.kind, node=command.node, detail=detail)
             return
         before = item.delivery.headers if item.delivery is not None else {}
-        headers = Envelope("\n".join(senders_of(item)), item.reply).on_letter(before)
+        headers = Envelope.of_item(item).on_letter(before)
         letter = DeadLetter(source.body, reason, detail, command.id, command.node, command.kind, headers)
         self._put(letter, item)
 

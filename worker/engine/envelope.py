@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.engine.permissions import NOBODY, SENDERS_HEADER
+from worker.engine.permissions import NOBODY, SENDERS_HEADER, senders_of
 from worker.engine.ports import Reply
 from worker.telemetry.tracing import TRACEPARENT, is_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from worker.engine.intake import Item
 
 REPLY_TO_HEADER: Final = "x-nodeledger-reply-to"
 CORRELATION_HEADER: Final = "x-nodeledger-correlation-id"
@@ -27,6 +29,11 @@ class Envelope:
 
     senders: str
     reply: Reply
+
+    @classmethod
+    def of_item(cls, item: Item) -> Envelope:
+        """The envelope of a command on its way."""
+        return cls("\n".join(senders_of(item)), item.reply)
 
     @classmethod
     def of_letter(cls, headers: Mapping[str, object] | None) -> Envelope:
@@ -43,11 +50,7 @@ class Envelope:
 
     def on_letter(self, headers: Mapping[str, object]) -> dict[str, object]:
         """A message's own headers with its envelope among them."""
-        reply = self.reply
-        ours = {
-            REPLY_TO_HEADER: reply.to,
-            CORRELATION_HEADER: reply.correlation_id,
-        }
+        ours = {REPLY_TO_HEADER: self.reply.to, CORRELATION_HEADER: self.reply.correlation_id}
         kept = {name: value for name, value in headers.items() if name not in ours}
         return {**kept, **self.on_replay(), **{name: value for name, value in ours.items() if value is not None}}
 
