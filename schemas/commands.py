@@ -224,7 +224,7 @@ class Audit(CommandBase):
 
     kind: Literal["audit"]
     repair: bool = False
-    """Mend what can be mended, not only report it."""
+    """Fix what can be fixed, not only report it."""
 
 
 Command = NodePut | NodeRemove | Claim | Resize | Migrate | Confirm | Revert | Abort | Update | Delete | Audit

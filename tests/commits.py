@@ -1,4 +1,4 @@
-"""The middle of the road alone: what a worker's committer makes of a batch, without a worker around it."""
+"""The middle of the path alone: what a worker's committer makes of a batch, without a worker around it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, cast
 
-from worker.accounting.view import Facts
+from worker.accounting.state.view import Facts
 from worker.engine.batch import Result
 from worker.engine.commit import Committer
 from worker.engine.intake import Item

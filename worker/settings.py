@@ -35,7 +35,7 @@ def _address_of(*schemes: str) -> AfterValidator:
 
 
 def broker_addresses(text: str) -> tuple[str, ...]:
-    """The addresses of a cluster's nodes, apart by spaces or commas; a comma inside a password separates nothing."""
+    """The addresses of a cluster's nodes, separated by spaces or commas; a comma inside a password is none."""
     return tuple(re.split(r"[\s,]+(?=amqps?://)", text.strip(" \t\r\n,")))
 
 
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     )
 
     amqp_url: AmqpUrl | None = None
-    """The broker's address, with user, password and virtual host; one for each node of a cluster, apart by spaces."""
+    """The broker's address, with user, password and virtual host; those of a cluster's nodes are separated by spaces."""
     amqp_cafile: Path | None = None
     """File of the certificate authorities trusted to vouch for the broker; needs an ``amqps://`` address."""
     amqp_certfile: Path | None = None
@@ -138,7 +138,7 @@ class Settings(BaseSettings):
     """Which broker users may send what: rules as JSON, or a ``.toml`` or ``.json`` file of them; unset: everything."""
 
     hypervisor_allowed: Words = ("qemu+tls://*/system", "qemu:///system", "test:///default")
-    """Patterns of the libvirt addresses that may be opened, apart by spaces or commas."""
+    """Patterns of the libvirt addresses that may be opened, separated by spaces or commas."""
     hypervisor_deadline_seconds: Seconds = 5
     """How long a call to a hypervisor may take, in seconds."""
     hypervisor_threads: Count = 64
@@ -153,13 +153,13 @@ class Settings(BaseSettings):
     """Pause before a hypervisor is asked again whether a deleted instance's domain is gone, in seconds."""
 
     retention_command_days: Days = 30
-    """How long commands and their outcomes are kept, in days; 0: for ever."""
+    """How long commands and their outcomes are kept, in days; 0: forever."""
     retention_entry_days: Days = 730
-    """How long lines of the ledger are kept, in days; 0: for ever."""
+    """How long lines of the ledger are kept, in days; 0: forever."""
     retention_tombstone_days: Days = 30
-    """How long the marks of deleted instances are kept, in days; 0: for ever."""
+    """How long the marks of deleted instances are kept, in days; 0: forever."""
     retention_dead_letter_days: Days = 90
-    """How long dead letters are kept, in days; 0: for ever."""
+    """How long dead letters are kept, in days; 0: forever."""
 
     http_host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
     """Address on which health, metrics and the read API are served."""

@@ -13,14 +13,14 @@ from uuid import UUID
 import pytest
 
 from tests.unit.accounting.builders import cell, host, pci, pinned, placed, shape, wanted
-from worker.accounting.place import place
-from worker.accounting.state import Occupancy, beside
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Occupancy, beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from schemas.commands import Shape
-    from worker.accounting.host import Host
+    from worker.accounting.host.compiled import Host
 
 pytestmark = pytest.mark.bench
 

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from deploy.lib.stack import Stack
-from tests.driver.model import Answer, Model
+from tests.driver.model import Expected, Model
 from tests.driver.traffic import Listener
 
 LEFT = """
@@ -22,7 +22,7 @@ SELECT (SELECT count(*) FROM nodeledger.outbox) AS unpublished,
 
 
 async def outcome_faults(
-    connection: asyncpg.Connection, expected: Mapping[str, Answer], order: Sequence[str], listener: Listener
+    connection: asyncpg.Connection, expected: Mapping[str, Expected], order: Sequence[str], listener: Listener
 ) -> list[str]:
     """Ids without their one outcome, with another than the model's, or answered out of their node's order."""
     rows = await connection.fetch("SELECT command::text, status, codes, node, at, outcome FROM nodeledger.outcome_view")
@@ -33,7 +33,7 @@ async def outcome_faults(
         row = stored.get(command)
         if row is None:
             continue
-        got = Answer(row["status"], frozenset(row["codes"]))
+        got = Expected(row["status"], frozenset(row["codes"]))
         if got != answer:
             faults.append(f"{command} on {row['node']}: {got} instead of {answer}")
         heard = listener.finals.get(command, set())

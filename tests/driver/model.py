@@ -17,19 +17,19 @@ RELEASING: Final = {"shelved_offloaded", "deleted"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Expected:
     """A final outcome: its status, and the codes of its reasons."""
 
     status: str
     codes: frozenset[str] = frozenset()
 
 
-APPLIED: Final = Answer("applied")
+APPLIED: Final = Expected("applied")
 
 
-def rejected(*codes: str) -> Answer:
+def rejected(*codes: str) -> Expected:
     """A refusal with these codes."""
-    return Answer("rejected", frozenset(codes))
+    return Expected("rejected", frozenset(codes))
 
 
 @dataclass(slots=True)
@@ -74,8 +74,8 @@ class Model:
         self.guests: dict[str, Guest] = {}
         self._seen: dict[str, dict[int, Guest]] = {}
 
-    def answer(self, command: Json) -> Answer:
-        """Answer one command, and apply it if it is to be applied."""
+    def answer(self, command: Json) -> Expected:
+        """Expected one command, and apply it if it is to be applied."""
         if command.get("expires_at") is not None:
             return rejected("expired")  # the driver only sends deadlines that are long over
         verdict = self._barred(command)
@@ -104,7 +104,7 @@ class Model:
         guest.held.append(held)
         self._seen.setdefault(held.node, {})[id(guest)] = guest
 
-    def _barred(self, command: Json) -> Answer | None:
+    def _barred(self, command: Json) -> Expected | None:
         if "instance" not in command or command["kind"] == "claim":
             return None
         guest = self.guests.get(command["instance"])
@@ -114,7 +114,7 @@ class Model:
             return None
         return self._absent(command, guest)
 
-    def _absent(self, command: Json, guest: Guest | None) -> Answer | None:
+    def _absent(self, command: Json, guest: Guest | None) -> Expected | None:
         if guest is not None and guest.deleted:
             return rejected("superseded")
         homeless = guest is not None and not guest.held and command["kind"] in {"migrate", "update"}
@@ -124,12 +124,12 @@ class Model:
             return rejected("instance_unknown")
         return None
 
-    def _node_put(self, command: Json, *, real: bool) -> Answer:
+    def _node_put(self, command: Json, *, real: bool) -> Expected:
         if real:
             self.nodes[command["node"]] = Place(capacity_of(command), command["policy"].get("enabled", True))
         return APPLIED
 
-    def _node_remove(self, command: Json, *, real: bool) -> Answer:
+    def _node_remove(self, command: Json, *, real: bool) -> Expected:
         if command["node"] not in self.nodes:
             return rejected("node_unknown")
         holders = self._on(command["node"])
@@ -141,7 +141,7 @@ class Model:
                 guest.held = []
         return APPLIED
 
-    def _claim(self, command: Json, *, real: bool) -> Answer:
+    def _claim(self, command: Json, *, real: bool) -> Expected:
         members = command.get("instances") or [command]
         barred = {code for member in members if (code := self._claim_barred(member)) is not None}
         if barred:
@@ -188,15 +188,15 @@ class Model:
             self._hold(guest, Held(node, "active", amounts_of(member), leased))
             counted(guest, member)
 
-    def _resize(self, command: Json, *, real: bool) -> Answer:
+    def _resize(self, command: Json, *, real: bool) -> Expected:
         return self._move(command, command.get("destination") or command["node"], amounts_of(command), real=real)
 
-    def _migrate(self, command: Json, *, real: bool) -> Answer:
+    def _migrate(self, command: Json, *, real: bool) -> Expected:
         guest = self.guests[command["instance"]]
         amounts = guest.held[0].amounts if guest.held else {}
         return self._move(command, command["destination"], amounts, real=real)
 
-    def _move(self, command: Json, destination: str, amounts: Amounts, *, real: bool) -> Answer:
+    def _move(self, command: Json, destination: str, amounts: Amounts, *, real: bool) -> Expected:
         guest = self.guests[command["instance"]]
         if guest.moving:
             return rejected("move_in_progress")
@@ -220,7 +220,7 @@ class Model:
             counted(guest, command)
         return APPLIED
 
-    def _confirm(self, command: Json, *, real: bool) -> Answer:
+    def _confirm(self, command: Json, *, real: bool) -> Expected:
         guest = self.guests[command["instance"]]
         if not guest.moving and not any(one.leased for one in guest.held):
             return rejected("no_move")
@@ -230,7 +230,7 @@ class Model:
             counted(guest, command)
         return APPLIED
 
-    def _revert(self, command: Json, *, real: bool) -> Answer:
+    def _revert(self, command: Json, *, real: bool) -> Expected:
         guest = self.guests[command["instance"]]
         if not guest.moving:
             return rejected("no_move")
@@ -239,10 +239,10 @@ class Model:
             counted(guest, command)
         return APPLIED
 
-    def _abort(self, command: Json, *, real: bool) -> Answer:
+    def _abort(self, command: Json, *, real: bool) -> Expected:
         return self._release(command, real=real)
 
-    def _update(self, command: Json, *, real: bool) -> Answer:
+    def _update(self, command: Json, *, real: bool) -> Expected:
         if command.get("state") in RELEASING and command.get("task") != "spawning":
             return self._release(command, real=real)
         if real:
@@ -252,12 +252,12 @@ class Model:
             counted(guest, command)
         return APPLIED
 
-    def _delete(self, command: Json, *, real: bool) -> Answer:
+    def _delete(self, command: Json, *, real: bool) -> Expected:
         if real:
             self.guests.setdefault(command["instance"], Guest()).deleted = True
         return self._release(command, real=real)
 
-    def _release(self, command: Json, *, real: bool) -> Answer:
+    def _release(self, command: Json, *, real: bool) -> Expected:
         if real:
             guest = self.guests[command["instance"]]
             guest.held = []

@@ -17,7 +17,7 @@ from yarl import URL
 from deploy.lib.stack import Stack
 from tests.driver.faults import Faults, Plan
 from tests.driver.judge import left_over, outcome_faults, state_faults, unacknowledged
-from tests.driver.model import Answer
+from tests.driver.model import Expected
 from tests.driver.pool import PROGRAM, Worker
 from tests.driver.proxy import Proxy
 from tests.driver.traffic import Listener, body_of, publish
@@ -49,7 +49,7 @@ class Run:
     workers: list[Worker]
     proxies: list[Proxy]
     listener: Listener
-    expected: dict[str, Answer] = field(default_factory=dict)
+    expected: dict[str, Expected] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
 
     async def send(self, phase: Phase, per_second: float, seconds: float) -> list[str]:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID
 
-from tests.driver.model import Answer, Model
+from tests.driver.model import Expected, Model
 
 Command = dict[str, Any]
 
@@ -52,7 +52,7 @@ class Phase:
     """Messages in the order in which they are sent, and what the first of each id is to be answered."""
 
     messages: list[Command]
-    expected: dict[str, Answer]
+    expected: dict[str, Expected]
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Workload:
             yield self._settled(self._sent(commands))
 
     def _settled(self, messages: list[Command]) -> Phase:
-        expected: dict[str, Answer] = {}
+        expected: dict[str, Expected] = {}
         for message in messages:
             if message["id"] not in expected:
                 expected[message["id"]] = self.model.answer(message)

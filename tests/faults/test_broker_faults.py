@@ -35,7 +35,7 @@ async def test_a_broker_that_went_away_loses_nothing_and_breaks_no_order(
         stack.rabbitmq.start()
 
     async with taker(vhost.url, settling=True, archiving=True) as worker:
-        await worker.broker.bury([DeadLetter(b"before", "malformed", "")])
+        await worker.broker.dead_letter([DeadLetter(b"before", "malformed", "")])
         restarting = asyncio.create_task(asyncio.to_thread(away_and_back))
         number = 0
         while not restarting.done() or number < 1000:
@@ -49,7 +49,7 @@ async def test_a_broker_that_went_away_loses_nothing_and_breaks_no_order(
             number += 50
         await restarting
         await worker.until_all(number, seconds=60)
-        await worker.broker.bury([DeadLetter(b"after", "malformed", "")])
+        await worker.broker.dead_letter([DeadLetter(b"after", "malformed", "")])
         await worker.until(lambda: {one.body for one in worker.letters} == {b"before", b"after"}, seconds=60)
         assert first_times(worker.bodies()) == list(range(number))
         assert worker.broker.state.generation > 1
@@ -80,7 +80,7 @@ async def test_a_broker_out_of_memory_holds_publishers_back_and_no_acknowledgeme
         await worker.broker.publish([outcome])
 
 
-async def test_without_a_broker_publishing_and_burying_fail_in_time_and_work_again_afterwards(
+async def test_without_a_broker_publishing_and_dead_lettering_fail_in_time_and_work_again_afterwards(
     stack: Stack, vhost: Vhost
 ) -> None:
     async with taker(vhost.url) as worker:

@@ -27,29 +27,29 @@ def letter(number: int) -> DeadLetter:
     )
 
 
-async def test_a_buried_message_is_archived_as_it_was(vhost: Vhost) -> None:
+async def test_a_dead_lettered_message_is_archived_as_it_was(vhost: Vhost) -> None:
     async with taker(vhost.url, archiving=True) as worker:
-        await worker.broker.bury([letter(number) for number in range(150)])
+        await worker.broker.dead_letter([letter(number) for number in range(150)])
         await worker.until(lambda: len(worker.letters) == 150)
         assert worker.letters == [letter(number) for number in range(150)]
 
 
 async def test_dead_letters_wait_for_an_archive_and_survive_its_failures(vhost: Vhost) -> None:
-    async with taker(vhost.url) as undertaker:
-        await undertaker.broker.bury([letter(number) for number in range(120)])
+    async with taker(vhost.url) as dead_letters:
+        await dead_letters.broker.dead_letter([letter(number) for number in range(120)])
     async with taker(vhost.url, archiving=True) as worker:
         worker.store_failures = 2
         await worker.until(lambda: len(worker.letters) == 120)
         assert worker.letters == [letter(number) for number in range(120)]
     async with taker(vhost.url, archiving=True) as successor:
-        await successor.broker.bury([letter(200)])
+        await successor.broker.dead_letter([letter(200)])
         await successor.until(lambda: successor.letters)
         assert successor.letters == [letter(200)], "what was archived is gone from the queue"
 
 
 async def test_other_programs_read_the_reason_in_the_headers(vhost: Vhost) -> None:
     async with taker(vhost.url) as worker, await aio_pika.connect(vhost.url) as connection:
-        await worker.broker.bury([DeadLetter(b"{", "malformed", "é" * 2000, headers={"k": "v"})])
+        await worker.broker.dead_letter([DeadLetter(b"{", "malformed", "é" * 2000, headers={"k": "v"})])
         channel = await connection.channel()
         queue = await channel.get_queue(DEAD_QUEUE)
         found = await queue.get(no_ack=True, timeout=5)
@@ -63,7 +63,7 @@ async def test_other_programs_read_the_reason_in_the_headers(vhost: Vhost) -> No
 async def test_headers_too_large_to_pass_on_are_left_out_and_the_body_is_kept(vhost: Vhost) -> None:
     async with taker(vhost.url, archiving=True) as worker:
         huge = DeadLetter(b"body", "too_large", "…", headers={"h": "x" * 120_000})
-        await worker.broker.bury([huge])
+        await worker.broker.dead_letter([huge])
         await worker.until(lambda: worker.letters)
         assert (worker.letters[0].body, worker.letters[0].reason) == (b"body", "too_large")
         assert worker.letters[0].headers == {}
@@ -89,9 +89,9 @@ async def test_a_letter_that_reaches_no_queue_is_not_taken_for_safe(vhost: Vhost
         queue = await channel.get_queue(DEAD_QUEUE)
         await queue.unbind(DEAD_EXCHANGE, "")
         with pytest.raises(BrokerUnavailable):
-            await worker.broker.bury([letter(1)])
+            await worker.broker.dead_letter([letter(1)])
         await queue.bind(DEAD_EXCHANGE, "")
-        await worker.broker.bury([letter(1)])
+        await worker.broker.dead_letter([letter(1)])
         await eventually(lambda: worker.broker.state.publishing)
 
 

@@ -63,8 +63,8 @@ async def test_a_misrouted_command_is_replayed_to_its_own_shard_once(operator: S
     found = await letters(operator, 2)
     assert {letter["reason"] for letter in found} == {"misrouted"}
 
-    foretold = await operator.run("dead", "replay", "--all", "--dry-run", "--json")
-    assert [one["verdict"] for one in foretold.document] == ["try", "try"]
+    previewed = await operator.run("dead", "replay", "--all", "--dry-run", "--json")
+    assert [one["verdict"] for one in previewed.document] == ["try", "try"]
     assert len(await letters(operator, 2)) == 2, "a dry run changes nothing"
 
     replayed = await operator.run("dead", "replay", "--reason", "misrouted", "--rate", "50", "--actor", "ann")
@@ -99,13 +99,13 @@ async def test_what_is_sent_again_answers_who_sent_it_first(
     assert heard == ["dead", "applied"]
 
 
-async def test_what_is_applied_already_is_foretold_as_a_duplicate(operator: Shell, vhost: Vhost) -> None:
+async def test_what_is_applied_already_is_previewed_as_a_duplicate(operator: Shell, vhost: Vhost) -> None:
     command = stamped(claim("cn-1", INSTANCES[0]))
     await operator.send(command)
     await publish_astray(vhost, command)
     await letters(operator, 1)
-    foretold = (await operator.run("dead", "replay", "--all", "--dry-run", "--json")).document
-    assert [one["verdict"] for one in foretold] == ["duplicate"]
+    previewed = (await operator.run("dead", "replay", "--all", "--dry-run", "--json")).document
+    assert [one["verdict"] for one in previewed] == ["duplicate"]
     assert (await operator.run("dead", "replay", "--all")).status == 0
     after = await operator.send(claim("cn-1", INSTANCES[1]))
     assert after.lines[0]["usage"]["vcpus"]["used"] == 4
@@ -119,8 +119,8 @@ async def test_an_id_that_stands_for_another_content_is_left(operator: Shell) ->
     assert (reused.status, reused.out) == (1, "")
     assert f"{command['id']}: dead letter 1: id_reuse" in reused.err
     await letters(operator, 1)
-    foretold = (await operator.run("dead", "replay", "--all", "--dry-run", "--json")).document
-    assert [(one["reason"], one["verdict"]) for one in foretold] == [("id_reuse", "unfit")]
+    previewed = (await operator.run("dead", "replay", "--all", "--dry-run", "--json")).document
+    assert [(one["reason"], one["verdict"]) for one in previewed] == [("id_reuse", "unfit")]
 
 
 async def test_what_would_only_come_back_is_left_and_can_be_discarded(operator: Shell) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.ledger_seed import PINNED, seed
 from tests.servers import Database
-from worker.ledger.errors import is_race, is_transient
+from worker.ledger.errors import is_conflict, is_transient
 from worker.ledger.pool import connect_pool
 
 pytestmark = pytest.mark.integration
@@ -125,7 +125,7 @@ async def test_too_many_connections_are_worth_another_try(database: Database, su
 
 
 @pytest.mark.parametrize(
-    ("again", "raced"),
+    ("again", "conflicts"),
     [
         ("INSERT INTO nodeledger.node (name, generation) VALUES ('cn-1', 1)", True),
         (f"INSERT INTO nodeledger.instance (id, version) VALUES ('{PINNED}', 1)", True),
@@ -133,8 +133,8 @@ async def test_too_many_connections_are_worth_another_try(database: Database, su
         ("UPDATE nodeledger.node SET used = '{-1,0}' WHERE name = 'cn-2'", False),
     ],
 )
-async def test_only_a_row_that_two_made_at_once_is_a_race(pool: asyncpg.Pool, again: str, raced: bool) -> None:  # noqa: FBT001 - an expectation
+async def test_only_a_row_that_two_made_at_once_is_a_conflict(pool: asyncpg.Pool, again: str, conflicts: bool) -> None:  # noqa: FBT001 - an expectation
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as caught:
         await pool.execute(again)
-    assert is_race(caught.value) is raced
+    assert is_conflict(caught.value) is conflicts
     assert not is_transient(caught.value)

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from tests.servers import Database
-from worker.ledger.ledger import PostgresLedger
+from worker.ledger.postgres import PostgresLedger
 
 pytestmark = pytest.mark.integration
 

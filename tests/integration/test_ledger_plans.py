@@ -13,9 +13,9 @@ from worker.ledger.statements import statement
 
 pytestmark = pytest.mark.integration
 
-ROAD = (
+HOT_PATH = (
     "lock_nodes", "load_nodes", "members", "read", "record", "release", "settle", "park", "put_node",
-    "put_profile", "remove_nodes", "tries", "count_tries", "parked", "due_probes", "due_leases", "published",
+    "put_profile", "remove_nodes", "attempts", "count_attempts", "parked", "due_probes", "due_leases", "published",
     "addresses", "probe_again", "member_heartbeat", "member_leave", "dead_letter_store", "dead_letter_mark",
     "dead_letter_actions", "dead_letter_resolve",
 )  # fmt: skip
@@ -48,6 +48,6 @@ async def test_even_plans_made_while_the_tables_are_empty_never_read_a_table_tha
     database: Database,
 ) -> None:
     connection = await asyncpg.connect(database.worker_url, server_settings=WORKER_SETTINGS)
-    found = {name: await read_whole(connection, name) - SMALL for name in ROAD}
+    found = {name: await read_whole(connection, name) - SMALL for name in HOT_PATH}
     await connection.close()
     assert {name: tables for name, tables in found.items() if tables} == {}

@@ -1,4 +1,4 @@
-"""What a hostile sender can put into a message: each is answered or buried, and none stops a worker."""
+"""What a hostile sender can put into a message: each is answered or dead-lettered, and none stops a worker."""
 
 from __future__ import annotations
 

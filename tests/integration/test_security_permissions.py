@@ -90,7 +90,7 @@ async def test_each_user_does_what_the_rules_say_and_no_more(
 
 
 async def _a_replay_lends_nobody_its_rights(database: Database, root: Shell, bob: str) -> None:
-    """A command that bob puts on the wrong queue is buried unjudged; replayed by root, it is still judged as his."""
+    """A command that bob puts on the wrong queue dies unjudged; replayed by root, it is still judged as his."""
     id_ = str(uuid4())
     command = {**delete("cn-1", INSTANCES[0]), "id": id_, "version": 1, "issued_at": "2026-11-22T07:00:00Z"}
     connection = await aio_pika.connect(bob)

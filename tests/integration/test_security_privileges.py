@@ -1,4 +1,4 @@
-"""The whole road with exactly the rights that the scripts in deploy/ give, and nothing beyond them."""
+"""The whole path with exactly the rights that the scripts in deploy/ give, and nothing beyond them."""
 
 from __future__ import annotations
 

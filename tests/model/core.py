@@ -8,20 +8,20 @@ from typing import Any
 from uuid import UUID
 
 from tests.model.bench import Snapshot
-from tests.model.road import Crash
-from worker.accounting.instances import Instance
-from worker.accounting.state import Occupancy
-from worker.accounting.view import Facts, Node, View
-from worker.engine.batch import Decider, Result, wanted
+from tests.model.path import Crash
+from worker.accounting.state.instances import Instance
+from worker.accounting.state.occupancy import Occupancy
+from worker.accounting.state.view import Facts, Node, View
+from worker.engine.batch import Decider, Result, read_keys
 from worker.engine.intake import Item
-from worker.engine.ports import Changes, Known, Lease, Loaded, Parked, Wanted
+from worker.engine.ports import Known, Lease, Parked, ReadKeys, ReadSet, WriteSet
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
 class CoreLedger:
-    """See :class:`tests.model.road.ModelLedger`."""
+    """See :class:`tests.model.path.ModelLedger`."""
 
     park_deadline: float
     may_poison: bool = False
@@ -34,8 +34,8 @@ class CoreLedger:
 
     def commit(self, items: list[Item], facts: Facts, *, dies: bool) -> list[Result]:
         self.clock += timedelta(microseconds=1)
-        want = wanted(items, facts)
-        loaded = Loaded(self._view(want), {c: self.known[c] for c in want.commands if c in self.known}, self.clock)
+        want = read_keys(items, facts)
+        loaded = ReadSet(self._view(want), {c: self.known[c] for c in want.commands if c in self.known}, self.clock)
         deadline = timedelta(seconds=self.park_deadline)
         result = Decider(loaded, facts, 0.0, deadline, lambda _uri: None).run(items)
         if dies:
@@ -43,7 +43,7 @@ class CoreLedger:
         self._write(loaded, result.changes)
         return [result]
 
-    def _view(self, want: Wanted) -> View:
+    def _view(self, want: ReadKeys) -> View:
         """Copies of everything that a batch may change."""
         instances = {id: self.instances[id] for id in want.instances if id in self.instances}
         for name in want.members:
@@ -51,7 +51,7 @@ class CoreLedger:
         names = want.nodes.union(*(one.nodes() for one in instances.values()))
         return View({name: _copied(self.nodes[name]) for name in names if name in self.nodes}, instances)
 
-    def _write(self, loaded: Loaded, changes: Changes) -> None:
+    def _write(self, loaded: ReadSet, changes: WriteSet) -> None:
         for node in loaded.view.removed:
             self.nodes.pop(node.name, None)
         for node in loaded.view.nodes.values():

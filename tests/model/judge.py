@@ -235,12 +235,12 @@ def _delete(ref: Reference, command: Json, _now: datetime) -> Ruling:
     if codes:
         return Verdict("parked" if silent_here else "parked aside", codes), nothing
 
-    def bury(_outcome: Json) -> None:
+    def dead_letter(_outcome: Json) -> None:
         gone = ref.guests.setdefault(instance, Guest())
         gone.release()
         gone.deleted = True
 
-    return Verdict("applied"), bury
+    return Verdict("applied"), dead_letter
 
 
 def _expire(ref: Reference, command: Json, now: datetime) -> Ruling:

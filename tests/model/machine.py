@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.model.fleet import NODES, OBSERVED, SETTINGS, SHAPES
+from tests.model.path import AnyPath, CommandPath, ModelLedger
 from tests.model.reference import Guest
-from tests.model.road import AnyRoad, ModelLedger, Road
 
 PARK_DEADLINE = 600.0
 STRAY = 7
@@ -38,7 +38,7 @@ def _moving(machine: LedgerMachine) -> bool:
 
 
 def _plays_hypervisors(machine: LedgerMachine) -> bool:
-    return machine.road.plays_hypervisors
+    return machine.path.plays_hypervisors
 
 
 def _leased(machine: LedgerMachine) -> bool:
@@ -46,7 +46,7 @@ def _leased(machine: LedgerMachine) -> bool:
 
 
 def _waiting(machine: LedgerMachine) -> bool:
-    return bool(machine.road.bench.parked)
+    return bool(machine.path.bench.parked)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -56,26 +56,26 @@ class LedgerMachine(RuleBasedStateMachine):
     eager: ClassVar[bool] = True
     """Whether two of three commands are decided before the next is sent, or one."""
 
-    def new_road(self) -> AnyRoad:
-        """A road on a ledger of its own, with all hypervisors answering."""
-        road = Road(self.new_ledger(), PARK_DEADLINE)
-        road.bench.world.inventories = dict.fromkeys(NODES, OBSERVED[0])
-        return road
+    def new_path(self) -> AnyPath:
+        """A path on a ledger of its own, with all hypervisors answering."""
+        path = CommandPath(self.new_ledger(), PARK_DEADLINE)
+        path.bench.world.inventories = dict.fromkeys(NODES, OBSERVED[0])
+        return path
 
     def new_ledger(self) -> ModelLedger:
         raise NotImplementedError
 
     def __init__(self) -> None:
         super().__init__()
-        self.road = self.new_road()
+        self.path = self.new_path()
         self.ids = 0
 
     @property
     def guests(self) -> dict[str, Guest]:
-        return self.road.bench.reference.guests
+        return self.path.bench.reference.guests
 
     def teardown(self) -> None:
-        self.road.ledger.close()
+        self.path.ledger.close()
 
     @initialize(
         settings=st.lists(_small, min_size=len(NODES), max_size=len(NODES)),
@@ -86,19 +86,19 @@ class LedgerMachine(RuleBasedStateMachine):
         for node, number in zip(NODES, settings, strict=True):
             variants = SETTINGS[node]
             self.send("node.put", node, **variants[number if number < len(variants) else 0])
-        self.road.work(20)
+        self.path.work(20)
         for node, shape, lease in [("gamma", 0, None), ("gamma", 0, 60), *shapes]:
             self.claim(node, 0, shape, lease, None, dry=False)
-            self.road.work(20)
+            self.path.work(20)
 
     def send(self, kind: str, node: str, **fields: object) -> None:
         self.ids += 1
-        self.road.publish({
+        self.path.publish({
             "version": 1, "id": str(UUID(int=10_000 + self.ids)), "kind": kind, "node": node, "issued_at": ISSUED,
             **{name: value for name, value in fields.items() if value is not None},
         })  # fmt: skip
         if bool(self.ids % 3) is self.eager:
-            self.road.work(8)
+            self.path.work(8)
 
     def someone(self, number: int) -> str:
         """An instance that is there; now and then any."""
@@ -225,7 +225,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(seconds=st.integers(-30, 90))
     def claim_for_a_moment_only(self, seconds: int) -> None:
         """A command that expires, perhaps before it was sent."""
-        until = datetime.now(UTC) if self.road.ledger.may_poison else self.road.ledger.now()
+        until = datetime.now(UTC) if self.path.ledger.may_poison else self.path.ledger.now()
         self.send(
             "claim", "alpha", instance=str(UUID(int=1)), project="blue",
             expires_at=(until + timedelta(seconds=seconds)).isoformat(), **SHAPES[0],
@@ -233,42 +233,42 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 10_000))
     def deliver_twice(self, which: int) -> None:
-        if self.road.sent:
-            self.road.publish_body(self.road.sent[-1 - which % min(20, len(self.road.sent))])
+        if self.path.sent:
+            self.path.publish_body(self.path.sent[-1 - which % min(20, len(self.path.sent))])
 
     @rule(which=st.integers(0, 10_000), node=_node)
     def reuse_an_id(self, which: int, node: str) -> None:
-        if self.road.sent:
+        if self.path.sent:
             import json
 
-            before = json.loads(self.road.sent[-1 - which % len(self.road.sent)])
-            self.road.publish_body(json.dumps({
+            before = json.loads(self.path.sent[-1 - which % len(self.path.sent)])
+            self.path.publish_body(json.dumps({
                 "version": 1, "id": before["id"], "kind": "node.remove", "node": node, "issued_at": ISSUED,
                 "expires_at": "2999-01-01T00:00:00Z",
             }).encode())  # fmt: skip
-            self.road.work(5)
+            self.path.work(5)
 
-    @precondition(lambda machine: machine.road.dead)
+    @precondition(lambda machine: machine.path.dead)
     @rule(which=_small)
     def replay_a_dead_letter(self, which: int) -> None:
-        self.road.replay(which)
+        self.path.replay(which)
 
     @rule(limit=st.integers(1, 24))
     def work(self, limit: int) -> None:
-        self.road.work(limit)
+        self.path.work(limit)
 
     @rule(limit=st.integers(1, 24))
     def work_more(self, limit: int) -> None:
-        self.road.work(limit)
+        self.path.work(limit)
 
     @rule(limit=st.integers(1, 12), turn=st.integers(0, 2), before=st.booleans())
     def die(self, limit: int, turn: int, before: bool) -> None:
         """The worker dies just before or just after a commit; another one goes on."""
-        self.road.work(limit, dies_in=turn if before else None, dies_after=None if before else turn)
+        self.path.work(limit, dies_in=turn if before else None, dies_after=None if before else turn)
 
     @rule(seconds=st.sampled_from([1, 45, 100, 700, -20]))
     def let_time_pass(self, seconds: int) -> None:
-        self.road.ledger.advance(seconds)
+        self.path.ledger.advance(seconds)
 
     @precondition(_plays_hypervisors)
     @rule(repair=st.booleans(), astray=_rarely, node=_node)
@@ -278,20 +278,20 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(_plays_hypervisors)
     @rule(number=st.integers(101, 103), state=st.sampled_from(["running", "absent"]))
     def run_what_nobody_claimed(self, number: int, state: str) -> None:
-        self.road.work(20)
-        self.road.bench.world.domains["gamma", str(UUID(int=number))] = state
+        self.path.work(20)
+        self.path.bench.world.domains["gamma", str(UUID(int=number))] = state
 
     @precondition(_leased)
     @rule(later=st.booleans(), seen=st.booleans())
     def notice_leases(self, later: bool, seen: bool) -> None:
         """Perhaps once they ran out, and perhaps with the domains that confirm them."""
         if later:
-            self.road.work(20)
-            self.road.ledger.advance(100)
-        if seen and self.road.plays_hypervisors:
-            self.road.work(20)
-            self.road.bench.world.domains |= {("gamma", instance): "running" for instance in self.tenants("gamma")}
-        self.road.expire_leases()
+            self.path.work(20)
+            self.path.ledger.advance(100)
+        if seen and self.path.plays_hypervisors:
+            self.path.work(20)
+            self.path.bench.world.domains |= {("gamma", instance): "running" for instance in self.tenants("gamma")}
+        self.path.expire_leases()
 
     @precondition(_waiting)
     @rule(number=_instance, destination=st.sampled_from(["alpha", "beta"]))
@@ -306,31 +306,31 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(silent=st.booleans())
     def lose_or_find_the_hypervisor(self, silent: bool) -> None:
         """While it is lost, something waits for it at once."""
-        self.road.work(20)
-        self.road.bench.world.silent = {"gamma"} if silent else set()
+        self.path.work(20)
+        self.path.bench.world.silent = {"gamma"} if silent else set()
         if silent:
             self.send("claim", "gamma", instance=self.newcomer(0), project="red", **SHAPES[0])
 
     @precondition(_plays_hypervisors)
     @rule(number=st.integers(0, len(OBSERVED) - 1))
     def change_the_hardware(self, number: int) -> None:
-        self.road.work(20)
-        self.road.bench.world.inventories["gamma"] = OBSERVED[number]
+        self.path.work(20)
+        self.path.bench.world.inventories["gamma"] = OBSERVED[number]
 
     @precondition(_plays_hypervisors)
     @rule(number=_instance, state=st.sampled_from(["absent", "running", "shut_off"]))
     def start_or_stop_a_domain(self, number: int, state: str) -> None:
-        self.road.work(20)
+        self.path.work(20)
         there = self.tenants("gamma") or [self.someone(number)]
-        self.road.bench.world.domains["gamma", there[number % len(there)]] = state
+        self.path.bench.world.domains["gamma", there[number % len(there)]] = state
 
     @precondition(_waiting)
     @rule(node=_node)
     def probe(self, node: str) -> None:
-        place = self.road.bench.reference.places.get(node)
-        self.road.probe(node, place.hypervisor if place is not None else None)
+        place = self.path.bench.reference.places.get(node)
+        self.path.probe(node, place.hypervisor if place is not None else None)
 
     @invariant()
     def the_state_is_as_the_model_says(self) -> None:
         type(self).steps += 1
-        self.road.bench.inspect(self.road.ledger.snapshot())
+        self.path.bench.inspect(self.path.ledger.snapshot())

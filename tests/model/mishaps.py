@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from tests.model.road import Crash
-from worker.engine.ports import Changes, Loaded, Transaction, Wanted
-from worker.ledger.ledger import PostgresLedger
+from tests.model.path import Crash
+from worker.engine.ports import ReadKeys, ReadSet, Transaction, WriteSet
+from worker.ledger.postgres import PostgresLedger
 
 
 class Dying:
@@ -60,10 +60,10 @@ class _Delayed:
     real: Transaction
     hurry: Callable[[], Awaitable[None]]
 
-    async def load(self, wanted: Wanted) -> Loaded:
+    async def load(self, wanted: ReadKeys) -> ReadSet:
         loaded = await self.real.load(wanted)
         await self.hurry()
         return loaded
 
-    async def write(self, loaded: Loaded, changes: Changes) -> None:
+    async def write(self, loaded: ReadSet, changes: WriteSet) -> None:
         await self.real.write(loaded, changes)

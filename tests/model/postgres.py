@@ -23,13 +23,13 @@ from tests.commits import commit
 from tests.model.bench import Snapshot
 from tests.model.mishaps import Dying, Slow, Unsettled
 from tests.servers import new_database
-from worker.accounting.view import Facts
-from worker.engine.batch import Result, wanted
+from worker.accounting.state.view import Facts
+from worker.engine.batch import Result, read_keys
 from worker.engine.intake import Item
 from worker.engine.ports import Lease, Parked
 from worker.ledger.history import PastNode, node_at, use_over_time
-from worker.ledger.ledger import PostgresLedger
 from worker.ledger.pool import connect_pool
+from worker.ledger.postgres import PostgresLedger
 from worker.ledger.verify import verify
 
 WORKERS = 2
@@ -76,7 +76,7 @@ class Server:
 
 @dataclass
 class PostgresModelLedger:
-    """See :class:`tests.model.road.ModelLedger`."""
+    """See :class:`tests.model.path.ModelLedger`."""
 
     server: Server
     park_deadline: float
@@ -101,9 +101,9 @@ class PostgresModelLedger:
         rest = [item for item in items if item not in first]
         if not rest or _share_instances(first, rest):
             first = rest = items
-        return cast(list[Result], self._run(self._race(first, rest, facts, one, other)))
+        return cast(list[Result], self._run(self._conflict(first, rest, facts, one, other)))
 
-    async def _race(
+    async def _conflict(
         self, first: list[Item], rest: list[Item], facts: Facts, one: PostgresLedger, other: PostgresLedger
     ) -> list[Result]:
         """What was decided; where both did the same, what waits or fails is as the slower one left it."""
@@ -120,13 +120,13 @@ class PostgresModelLedger:
         except Unsettled:
             return [*faster, Result(held=rest)]
         if rest is first:
-            faster = [replace(result, held=[], inquiries={}, buried=[], stuck=set()) for result in faster]
+            faster = [replace(result, held=[], inquiries={}, dead_lettered=[], stuck=set()) for result in faster]
         return [*faster, *slower]
 
     async def _there(self, items: list[Item]) -> set[UUID]:
         """Which instances exist: of one that was not there, no worker can tell that another has made it meanwhile."""
         found = "SELECT id FROM nodeledger.instance WHERE id = ANY ($1)"
-        rows = await self.server.owner.fetch(found, list(wanted(items, Facts()).instances))
+        rows = await self.server.owner.fetch(found, list(read_keys(items, Facts()).instances))
         return {row["id"] for row in rows}
 
     async def _commit(self, items: list[Item], facts: Facts, ledger: Any) -> list[Result]:
@@ -169,14 +169,14 @@ class PostgresModelLedger:
 
 
 def _holds_up(result: Result) -> bool:
-    return bool(result.held or result.buried or result.stuck)
+    return bool(result.held or result.dead_lettered or result.stuck)
 
 
 def _share_instances(first: list[Item], rest: list[Item]) -> bool:
     """Whether commands of different nodes are about the same instance: nothing says which of them comes first."""
-    about = [(item.command.node, wanted([item], Facts()).instances) for item in first]
+    about = [(item.command.node, read_keys([item], Facts()).instances) for item in first]
     return any(
-        item.command.node != node and wanted([item], Facts()).instances & instances
+        item.command.node != node and read_keys([item], Facts()).instances & instances
         for item in rest
         for node, instances in about
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from tests.model.core import CoreLedger
+from tests.model.path import CommandPath
 from tests.model.reference import Guest
-from tests.model.road import Road
 from tests.model.room import Amounts, Json
 
 PARK_DEADLINE = 3600.0
@@ -38,21 +38,21 @@ class Scene:
     ids: int = 0
 
     def __post_init__(self) -> None:
-        self.road = Road(self.ledger, PARK_DEADLINE)
-        self.world = self.road.bench.world
+        self.path = CommandPath(self.ledger, PARK_DEADLINE)
+        self.world = self.path.bench.world
 
     def send(self, kind: str, node: str, **fields: object) -> str:
         """Put a command on its lane; returns its id."""
         self.ids += 1
         command = {"version": 1, "id": uuid(10_000 + self.ids), "kind": kind, "node": node}
-        self.road.publish({**command, "issued_at": "2026-01-01T00:00:00Z", **fields})
+        self.path.publish({**command, "issued_at": "2026-01-01T00:00:00Z", **fields})
         return uuid(10_000 + self.ids)
 
     def work(self, *commands: str) -> list[Json]:
         """Work until nothing waits; the outcomes of some commands."""
-        self.road.work(100)
-        self.road.bench.inspect(self.ledger.snapshot())
-        return [json.loads(self.road.bench.outcomes[command]) for command in commands]
+        self.path.work(100)
+        self.path.bench.inspect(self.ledger.snapshot())
+        return [json.loads(self.path.bench.outcomes[command]) for command in commands]
 
     def do(self, kind: str, node: str, **fields: object) -> Json:
         """One command, and its outcome."""
@@ -86,16 +86,16 @@ class Scene:
     def pass_time(self, seconds: float) -> None:
         """Let time pass, and let the leases expire that ran out."""
         self.ledger.advance(seconds)
-        self.road.expire_leases()
+        self.path.expire_leases()
         self.work()
 
     def probe(self, node: str) -> None:
         """Bring back what is parked on a node, if its hypervisor answers."""
-        self.road.probe(node, self.ledger.nodes[node].hypervisor if node in self.ledger.nodes else None)
+        self.path.probe(node, self.ledger.nodes[node].hypervisor if node in self.ledger.nodes else None)
         self.work()
 
     def status(self, command: str) -> str:
-        return str(json.loads(self.road.bench.outcomes[command])["status"])
+        return str(json.loads(self.path.bench.outcomes[command])["status"])
 
     def used(self, node: str) -> Amounts:
         return dict(self.ledger.nodes[node].occupancy.used)
@@ -107,4 +107,4 @@ class Scene:
         return {address for address, holder in self.ledger.nodes[node].occupancy.held.items() if holder.int == instance}
 
     def guest(self, instance: int) -> Guest:
-        return self.road.bench.reference.guests[uuid(instance)]
+        return self.path.bench.reference.guests[uuid(instance)]

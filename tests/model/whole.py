@@ -27,8 +27,8 @@ from tests.driver.pool import Worker
 from tests.integration.cli_harness import shell
 from tests.model.bench import Bench, Snapshot
 from tests.model.fleet import HYPERVISOR, MOVED_HYPERVISOR
+from tests.model.path import ModelLedger
 from tests.model.postgres import CLOCK, EMPTY, read_snapshot
-from tests.model.road import ModelLedger
 from tests.model.room import Json
 from tests.servers import Vhost, new_database
 from worker.hypervisor import Hypervisors
@@ -110,28 +110,28 @@ class Installation:
 class WholeLedger:
     """The clock and the state; the workers decide."""
 
-    road: WholeRoad
+    path: WholePath
     may_poison: bool = True
 
     def now(self) -> datetime:
-        return cast(datetime, self.road.run(self.road.site.owner.fetchval("SELECT clock.now()")))
+        return cast(datetime, self.path.run(self.path.site.owner.fetchval("SELECT clock.now()")))
 
     def advance(self, seconds: float) -> None:
         """Time is never put back here: the order of decisions is told by their times."""
         if seconds > 0:
             shift = f"UPDATE clock.shift SET by = by + interval '{seconds} seconds'"
-            self.road.run(self.road.site.owner.execute(shift))
+            self.path.run(self.path.site.owner.execute(shift))
 
     def snapshot(self) -> Snapshot:
-        return self.road.read()
+        return self.path.read()
 
     def close(self) -> None:
-        self.road.work(0)
+        self.path.work(0)
 
 
 @dataclass
-class WholeRoad:
-    """See :class:`tests.model.road.AnyRoad`."""
+class WholePath:
+    """See :class:`tests.model.path.AnyPath`."""
 
     site: Installation
     plays_hypervisors: bool = False

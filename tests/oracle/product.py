@@ -11,11 +11,11 @@ from schemas.commands import Shape
 from schemas.cpuset import format_cpu_set, parse_cpu_set
 from schemas.inventory import Inventory
 from schemas.policy import Policy, Ratios, Reserved, ReservedPages
-from worker.accounting.capacity import Capacity
-from worker.accounting.cpus import mask_of
-from worker.accounting.host import Host, build_host
-from worker.accounting.place import place
-from worker.accounting.state import Occupancy, Placement
+from worker.accounting.host.capacity import Capacity
+from worker.accounting.host.compiled import Host, build_host
+from worker.accounting.host.cpus import mask_of
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Occupancy, Placement
 
 Json = dict[str, Any]
 OTHER = UUID(int=1)

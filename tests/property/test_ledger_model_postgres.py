@@ -30,7 +30,7 @@ class PostgresMachine(LedgerMachine):
         self._look_back()
 
     def _bill(self) -> None:
-        bench = self.road.bench
+        bench = self.path.bench
         if bench.charged:
             times = [at for at, _, _ in bench.charged]
             since, until = min(times) - timedelta(hours=1), max(times) + timedelta(hours=1)
@@ -39,7 +39,7 @@ class PostgresMachine(LedgerMachine):
             assert exact == bench.used_by_blue(until)
 
     def _look_back(self) -> None:
-        past = self.road.bench.past
+        past = self.path.bench.past
         times = [at for at, _ in past]
         if times != sorted(times):
             return  # the clock was put back: there is no state at a moment that was there twice

@@ -9,7 +9,7 @@ import pytest
 from deploy.lib.stack import Stack
 from tests.model.machine import LedgerMachine
 from tests.model.profiles import TIMEOUT_SECONDS, play
-from tests.model.whole import Installation, WholeRoad
+from tests.model.whole import Installation, WholePath
 from tests.servers import Vhost
 
 pytestmark = pytest.mark.integration
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.integration
 class WorkerMachine(LedgerMachine):
     site: ClassVar[Installation]
 
-    def new_road(self) -> WholeRoad:
-        return WholeRoad(self.site)
+    def new_path(self) -> WholePath:
+        return WholePath(self.site)
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from schemas.inventory import Inventory
 from schemas.policy import Policy
 from tests.property.drawing import inventories, policies, requests, resized
 from tests.unit.accounting.builders import cells_of
-from worker.accounting.host import Host, build_host
-from worker.accounting.place import place
-from worker.accounting.state import Occupancy, Placement, beside, merged
+from worker.accounting.host.compiled import Host, build_host
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Occupancy, Placement, beside, merged
 
 STEPS = st.tuples(st.integers(0, 3), requests(), st.integers(0, 6))
 """Who claims or is resized, to what, and how many vCPUs for each cell where only the size changes, if not 0."""

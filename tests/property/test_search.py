@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from schemas.commands import Shape
 from tests.unit.accounting.builders import host
-from worker.accounting import matching, nearby, place, search, topology
-from worker.accounting.devices import Demand, Stock, bits
-from worker.accounting.matching import Choice, Tiers, union
-from worker.accounting.search import Surroundings
-from worker.accounting.state import Occupancy, Placement, beside
+from worker.accounting.host.devices import Demand, Stock, bits
+from worker.accounting.placing import layout as topology
+from worker.accounting.placing import matching, nearby, place, search
+from worker.accounting.placing.matching import Choice, Tiers, union
+from worker.accounting.placing.search import Surroundings
+from worker.accounting.state.occupancy import Occupancy, Placement, beside
 
 MORE = settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
 ROWS = st.integers(1, 6).flatmap(lambda width: st.lists(st.integers(0, (1 << width) - 1), min_size=1, max_size=4))

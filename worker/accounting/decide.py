@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 from schemas import Abort, Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert, Update
 from schemas.commands import InstanceCommand
-from worker.accounting.claims import abort, claim
-from worker.accounting.decision import Decision, refuse
-from worker.accounting.drift import audit
-from worker.accounting.lifecycle import Expire, delete, expire, update
-from worker.accounting.moves import confirm, migrate, resize, revert
-from worker.accounting.nodes import put_node, remove_node
+from worker.accounting.rules.audits import audit
+from worker.accounting.rules.claims import abort, claim
+from worker.accounting.rules.decision import Decision, refuse
+from worker.accounting.rules.lifecycle import Expire, delete, expire, update
+from worker.accounting.rules.moves import confirm, migrate, resize, revert
+from worker.accounting.rules.nodes import put_node, remove_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from schemas import Command
-    from worker.accounting.view import Question, View
+    from worker.accounting.state.view import Question, View
 
 _RULES: Final[Mapping[type, Callable[..., Decision | Question]]] = {
     NodePut: put_node,

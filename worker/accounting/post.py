@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from schemas.commands import InstanceCommand
-from worker.accounting.nodes import apply_settings
-from worker.accounting.state import merged
+from worker.accounting.rules.nodes import apply_settings
+from worker.accounting.state.occupancy import merged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
     from schemas import Command
-    from worker.accounting.decision import Decision
-    from worker.accounting.instances import Instance
-    from worker.accounting.lifecycle import Expire
-    from worker.accounting.state import Counters, Occupancy, Placement
-    from worker.accounting.view import View
+    from worker.accounting.rules.decision import Decision
+    from worker.accounting.rules.lifecycle import Expire
+    from worker.accounting.state.instances import Instance
+    from worker.accounting.state.occupancy import Counters, Occupancy, Placement
+    from worker.accounting.state.view import View
 
 _Key = TypeVar("_Key", int, str)
 

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from schemas.cpuset import format_cpu_set
-from worker.accounting.cpus import bits_of
-from worker.accounting.devices import bits
+from worker.accounting.host.cpus import bits_of
+from worker.accounting.host.devices import bits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from worker.accounting.devices import Offer
-    from worker.accounting.host import Host
-    from worker.accounting.state import Occupancy
+    from worker.accounting.host.compiled import Host
+    from worker.accounting.host.devices import Offer
+    from worker.accounting.state.occupancy import Occupancy
 
 StrayKind = Literal["cpu", "device", "amount"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class DevicePool:
     """Devices that no request can tell apart but by address; of mediated ones, units of one type."""
 
     vendor: str
@@ -49,7 +49,7 @@ class Stray:
     holder: UUID | None = None
 
 
-def pools(host: Host, occupancy: Occupancy) -> list[Pool]:
+def pools(host: Host, occupancy: Occupancy) -> list[DevicePool]:
     """The devices that the node hands out, in the order in which they are chosen."""
     stock = host.catalog.stock(occupancy.held, occupancy.used)
     members: dict[tuple[object, ...], list[int]] = {}
@@ -76,9 +76,9 @@ def _distinctions(offer: Offer) -> tuple[object, ...]:
     return (*what, device.cell, device.live_migratable, tuple(sorted(device.tags.items())))
 
 
-def _pool(offer: Offer, *, total: int, free: int) -> Pool:
+def _pool(offer: Offer, *, total: int, free: int) -> DevicePool:
     device = offer.device
-    return Pool(
+    return DevicePool(
         device.vendor.lower(),
         device.product.lower(),
         "mdev" if offer.mdev_type is not None else device.type,

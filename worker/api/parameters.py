@@ -49,7 +49,7 @@ class Parameters:
         return int(value)
 
     def limit(self) -> int:
-        """How many rows at the most."""
+        """How many rows at most."""
         return self.number("limit", 100, most=MAX_LIMIT) or 100
 
     def uuid(self, name: str) -> UUID | None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.bench.subjects import machine_busy_seconds
-from worker.cli.faults import CommandError
+from worker.cli.common.faults import CommandError
 
 if TYPE_CHECKING:
     from worker.bench.database import Database
     from worker.bench.loads import Command
-    from worker.bench.rig import Answer, Rig
+    from worker.bench.rig import Rig, TimedAnswer
     from worker.bench.sides import Side
 
 _POLL_SECONDS: Final = 0.02
@@ -107,7 +107,7 @@ async def _watch(rig: Rig, side: Side, count: int) -> tuple[float, float]:
     return (last[0] - first[0]) / (last[1] - first[1]), last[1]
 
 
-def _own(commands: Sequence[Command], answers: Sequence[Answer], *, told: bool) -> dict[str, Answer]:
+def _own(commands: Sequence[Command], answers: Sequence[TimedAnswer], *, told: bool) -> dict[str, TimedAnswer]:
     """The answer to each command. One may come twice, the same: outcomes are published at least once.
 
     Raises:

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.cli.connect import writing
-from worker.cli.faults import CommandError
+from worker.cli.common.connect import writing
+from worker.cli.common.faults import CommandError
 from worker.cli.send import stored_shards
 from worker.ledger.statements import statement
 from worker.ledger.verify import verify

@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from worker.bench.bench import Bench, started
 from worker.bench.figures import spread
 from worker.bench.loads import Load, churn, claims
 from worker.bench.pace import paced
 from worker.bench.results import Point
+from worker.bench.rounds import Bench, started
 from worker.bench.sharing import share_out
 from worker.bench.sides import Workers
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from worker.bench.figures import percentile, significant
 from worker.bench.results import Latency
 from worker.bench.rig import command_of
-from worker.cli.faults import CommandError
+from worker.cli.common.faults import CommandError
 
 if TYPE_CHECKING:
     from worker.bench.loads import Command

@@ -11,17 +11,17 @@ from statistics import median
 from typing import Final
 
 from worker.bench.backlog import carry_out
-from worker.bench.bench import Bench, started
 from worker.bench.criteria import HALF_LOAD
 from worker.bench.growth import AXES, grow
 from worker.bench.loads import Load, claims
 from worker.bench.pace import paced
 from worker.bench.results import Memory, Results, Start, Statements
+from worker.bench.rounds import Bench, started
 from worker.bench.scenarios import PAIRS, SCENARIOS, Scenario
 from worker.bench.sharing import by_turns, two_workers
 from worker.bench.sides import Loop, Workers
 from worker.bench.wiretap import tapped
-from worker.cli.faults import CommandError
+from worker.cli.common.faults import CommandError
 from worker.settings import load_settings
 
 _SPREAD: Final = Load(100, claims)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.cli.faults import USAGE, CommandError
+from worker.cli.common.faults import USAGE, CommandError
 
 if TYPE_CHECKING:
     from worker.bench.results import Comparison, Point, Results

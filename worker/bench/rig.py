@@ -21,7 +21,7 @@ from worker.broker.publisher import Publisher
 from worker.broker.session import Session
 from worker.broker.tap import Deliveries
 from worker.broker.topology import ensure
-from worker.cli.faults import CommandError
+from worker.cli.common.faults import CommandError
 from worker.engine.ports import Outgoing
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ Route = Callable[["Command"], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TimedAnswer:
     """An outcome, or the bare loop's answer, as it was drained."""
 
     command: str
@@ -118,10 +118,10 @@ class Rig:
         queue = await self._channel.declare_queue(self._answers.name, passive=True)
         return queue.declaration_result.message_count or 0
 
-    async def drain(self, ids: Collection[str]) -> list[Answer]:
+    async def drain(self, ids: Collection[str]) -> list[TimedAnswer]:
         """Take answers out of the queue until each of these commands has one, or none comes for a while."""
         clock = asyncio.get_running_loop().time
-        found: list[Answer] = []
+        found: list[TimedAnswer] = []
         open_ = set(ids)
 
         def take(message: Message, _at: float) -> None:
@@ -205,9 +205,9 @@ async def rigged(options: BrokerOptions, name: str, shards: int, *, declare: boo
         await session.close()
 
 
-def _answer(message: Message) -> Answer:
+def _answer(message: Message) -> TimedAnswer:
     body = message.body
-    return Answer(command_of(body), b'"status":"applied"' in body, len(body))
+    return TimedAnswer(command_of(body), b'"status":"applied"' in body, len(body))
 
 
 def command_of(body: bytes) -> str:

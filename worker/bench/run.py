@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from worker.bench.bench import Bench, Options
 from worker.bench.database import connected
 from worker.bench.results import Results
 from worker.bench.rig import rigged
-from worker.cli.connect import broker_options
-from worker.cli.faults import CommandError
+from worker.bench.rounds import Bench, Options
+from worker.cli.common.connect import broker_options
+from worker.cli.common.faults import CommandError
 from worker.settings import load_settings
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from worker.bench.bench import Bench, started
 from worker.bench.loads import Load, claims
 from worker.bench.results import Comparison
+from worker.bench.rounds import Bench, started
 from worker.bench.sides import Workers
-from worker.cli.faults import CommandError
+from worker.cli.common.faults import CommandError
 
 if TYPE_CHECKING:
     from worker.bench.backlog import Run

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from worker.bench import loop, plain
 from worker.bench.subjects import Subject
-from worker.cli.connect import owning
+from worker.cli.common.connect import owning
 
 if TYPE_CHECKING:
     from worker.bench.rig import Rig, Route

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from worker.cli.faults import CommandError
+from worker.cli.common.faults import CommandError
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 60.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from worker.cli.faults import CommandError
+from worker.cli.common.faults import CommandError
 
 _HEAD: Final = struct.Struct("!cI")
 _START_HEAD: Final = struct.Struct("!II")

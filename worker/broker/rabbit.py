@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.broker.consumer import Consumer
-from worker.broker.dead import Archiver, Mortuary
+from worker.broker.dead_letters import Archiver, DeadLetterPublisher
 from worker.broker.publisher import Publisher
 from worker.broker.session import Session
 from worker.broker.topology import ensure
@@ -71,7 +71,7 @@ class RabbitBroker:
         self.publisher = Publisher(self._giving, confirm_seconds)
         self.consumer = Consumer(range(shards), prefetch, sink)
         self.archiver = Archiver(store, jitter) if store is not None else None
-        self._mortuary = Mortuary(self._giving, confirm_seconds)
+        self._dead_letter_publisher = DeadLetterPublisher(self._giving, confirm_seconds)
 
     @property
     def state(self) -> BrokerState:
@@ -122,9 +122,9 @@ class RabbitBroker:
         """Publish and wait for every confirm; see :meth:`Publisher.publish`."""
         await self.publisher.publish(messages)
 
-    async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Put messages safely into the dead letters; see :meth:`Mortuary.bury`."""
-        await self._mortuary.bury(letters)
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
+        """Put messages safely into the dead letters; see :meth:`DeadLetterPublisher.dead_letter`."""
+        await self._dead_letter_publisher.dead_letter(letters)
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Mark deliveries as finished; see :meth:`Consumer.settle`."""
@@ -149,7 +149,7 @@ class RabbitBroker:
 
     async def _attach_giving(self, link: Link) -> None:
         await ensure(link, self._shards, declare=self._declare)
-        await asyncio.gather(self.publisher.attach(link), self._mortuary.attach(link))
+        await asyncio.gather(self.publisher.attach(link), self._dead_letter_publisher.attach(link))
 
     def _detach_giving(self, link: Link) -> None:
         self.publisher.detach(link)

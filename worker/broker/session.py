@@ -70,7 +70,7 @@ def tls_context(
 
 
 def pause_before(attempt: int, jitter: random.Random) -> float:
-    """Seconds to wait before the given attempt (1 is the second try): full jitter, growing to ten seconds."""
+    """Seconds to wait before the given attempt (1 is the second attempt): full jitter, growing to ten seconds."""
     ceiling = min(PAUSE_MAX_SECONDS, PAUSE_MIN_SECONDS * 2.0 ** min(attempt, 16))
     return jitter.uniform(PAUSE_MIN_SECONDS, max(ceiling, PAUSE_MIN_SECONDS))
 
@@ -217,7 +217,7 @@ class Session:
         self._supervisor: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin connecting, and go on for ever."""
+        """Begin connecting, and go on forever."""
         self._supervisor = asyncio.create_task(self._supervise(), name=f"broker-{self._role}")
 
     async def ready(self, timeout: float) -> Link:  # noqa: ASYNC109 - the caller's budget, with our own error

@@ -2,7 +2,7 @@
 
 The library starts a task, several queue operations and a dozen objects for
 each message. The tap sits below it, through the library's own transport hook,
-and takes out the frames of the hot road for the channels that asked: messages
+and takes out the frames of the hot path for the channels that asked: messages
 delivered, confirms received. All other frames pass through untouched, so that
 the library still does everything that is not once per message: connecting,
 TLS, authentication, heartbeats, channels, declaring, closing.

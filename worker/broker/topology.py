@@ -64,7 +64,7 @@ class Finding:
 
 
 class TopologyError(Exception):
-    """The exchanges and queues are not as they must be; ``findings`` says what to mend."""
+    """The exchanges and queues are not as they must be; ``findings`` says what to fix."""
 
     def __init__(self, findings: list[Finding]) -> None:
         super().__init__("; ".join(map(str, findings)))

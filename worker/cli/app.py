@@ -13,11 +13,9 @@ from typer.main import get_command
 from worker.cli import (
     audit,
     bench,
-    console,
     database,
     dead,
     doctor,
-    faults,
     fit,
     history,
     instance,
@@ -28,6 +26,7 @@ from worker.cli import (
     usage,
     verify,
 )
+from worker.cli.common import console, faults
 
 _DESCRIPTION: Final = (
     "The resource ledger of a fleet of hypervisors. Every setting is an environment variable NODELEDGER_…, and so is "
@@ -131,7 +130,7 @@ def _worker(
         rows = map(asdict, describe_settings())
         console.print_rows(rows, "variable default description", as_json=as_json)
         return
-    from worker.cli.worker import run as run_worker
+    from worker.main import run as run_worker
 
     raise typer.Exit(run_worker())
 

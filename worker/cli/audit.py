@@ -11,13 +11,13 @@ from uuid import UUID
 import typer
 from pydantic_core import to_json
 
-from worker.cli import console
-from worker.cli.connect import broker, reading, run
-from worker.cli.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common import console
+from worker.cli.common.connect import broker, reading, run
+from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
 
 if TYPE_CHECKING:
     from schemas import Outcome
-    from worker.cli.producing import Sendable
+    from worker.operations.producing import Sendable
 
 Nodes = Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="The nodes.", show_default=False)]
 Everything = Annotated[bool, typer.Option("--all", help="Every node that has a hypervisor.")]
@@ -63,15 +63,15 @@ def audit(
 
 
 async def _audit(nodes: Sequence[str] | None, *, repair: bool, timeout: float) -> Report:  # noqa: ASYNC109 - the user's patience, told as a result
+    from worker.cli.common.waiting import await_outcomes
     from worker.cli.send import shards
-    from worker.cli.sending import Answers, Awaited, Sender
-    from worker.cli.waiting import await_outcomes
+    from worker.operations.sending import Awaited, OutcomeQueue, Sender
 
     report, awaited = Report(), Awaited()
     asked = {UUID(str(command.id)): command for command in _commands(nodes or await _audited_nodes(), repair=repair)}
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(broker())
-        reply_to = await Answers(awaited, lambda body: _keep(report, body), console.note).open(link.connection)
+        reply_to = await OutcomeQueue(awaited, lambda body: _keep(report, body), console.note).open(link.connection)
         sender = await Sender.open(link.connection, await shards(), reply_to)
         awaited.expect([str(id_) for id_ in asked])
         await sender.send(list(asked.values()))
@@ -93,7 +93,7 @@ def _keep(report: Report, body: bytes) -> None:
 
 
 def _commands(nodes: Sequence[str], *, repair: bool) -> list[Sendable]:
-    from worker.cli.producing import RefusedLineError, complete
+    from worker.operations.producing import RefusedLineError, complete
 
     commands = []
     for node in dict.fromkeys(nodes):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import run
-from worker.cli.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common import console
+from worker.cli.common.connect import run
+from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
 
 if TYPE_CHECKING:
     from worker.bench.parts import Part
@@ -48,7 +48,7 @@ def bench(
 
     from worker.bench import plot as plotting
     from worker.bench import report
-    from worker.bench.bench import Options
+    from worker.bench.rounds import Options
     from worker.bench.run import measure
 
     chosen = _chosen(["claims-100"] if quick and not scenario else scenario, growth=growth or list_)

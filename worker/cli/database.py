@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import owning, run
-from worker.cli.faults import FINDING, OK
+from worker.cli.common import console
+from worker.cli.common.connect import owning, run
+from worker.cli.common.faults import FINDING, OK
 
 app = typer.Typer(help="Apply or check the database's schema.")
 

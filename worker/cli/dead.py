@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from worker.cli import console, edit
-from worker.cli.actor import Actor, whoami
-from worker.cli.connect import broker, run, writing
-from worker.cli.faults import FINDING, OK, USAGE, CommandError
+from worker.cli import dead_edit as edit
+from worker.cli.common import console
+from worker.cli.common.actor import Actor, whoami
+from worker.cli.common.connect import broker, run, writing
+from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from worker.cli.replay import Forecast
     from worker.ledger.dead_letters import Letter, LetterFilter
+    from worker.operations.replay import Forecast
 
 app = typer.Typer(help="List, show, replay, edit and discard dead letters.")
 app.command("edit")(edit.edit)
@@ -28,7 +29,7 @@ Node = Annotated[str | None, typer.Option(help="Only letters for this node.")]
 Kind = Annotated[str | None, typer.Option(help="Only letters of this kind of command.")]
 Group = Annotated[str | None, typer.Option(help="Only letters with this fingerprint, or with that of this letter.")]
 Everything = Annotated[bool, typer.Option("--all", help="All letters that are open.")]
-Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at the most.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
 
 _LETTER_COLUMNS: Final = "#id reason node kind command state #attempts:times first_seen detail"
 _GROUP_COLUMNS: Final = "#letters #nodes reason #example first_seen last_seen fingerprint:group"
@@ -71,7 +72,7 @@ def replay(
     everything: Everything = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what each would do.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Also letters that were replayed before.")] = False,
-    rate: Annotated[float | None, typer.Option(min=0.01, help="How many a second at the most.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="How many a second at most.")] = None,
     actor: Actor = None,
     as_json: console.JsonFlag = False,
 ) -> None:
@@ -83,7 +84,7 @@ def replay(
     selection = _Selection(ids, reason, node, kind, group)
     selection.insist(everything=everything)
     work = _Replaying(selection, again=again, as_json=as_json)
-    run(work.foretell() if dry_run else work.send(rate, actor or whoami()))
+    run(work.tell() if dry_run else work.send(rate, actor or whoami()))
     raise typer.Exit(FINDING if ids and (work.left or work.missing) else OK)
 
 
@@ -147,24 +148,24 @@ class _Replaying:
         self.left = 0
         self.missing = 0
 
-    async def foretell(self) -> None:
+    async def tell(self) -> None:
         """Tell what each letter would do."""
-        from worker.cli.foresight import foreseeing
-        from worker.cli.replay import forecasts
+        from worker.operations.dry_run import previewing
+        from worker.operations.replay import forecasts
 
         async with writing() as pool:
             which = await self._selection.filter(pool)
-            async with foreseeing(pool) as foresight:
-                async for page in forecasts(pool, which, again=self._again, foresight=foresight):
+            async with previewing(pool) as preview:
+                async for page in forecasts(pool, which, again=self._again, preview=preview):
                     self._take(page)
             await self._look_for_missing(pool)
         console.print_rows(self._rows, "#id node kind reason verdict text:what_it_would_do", as_json=self._as_json)
 
     async def send(self, rate: float | None, actor: str) -> None:
         """Send the letters again."""
-        from worker.cli.replay import Replay, forecasts
         from worker.cli.send import stored_shards
-        from worker.cli.sending import Sender
+        from worker.operations.replay import Replay, forecasts
+        from worker.operations.sending import Sender
 
         sent = 0
         async with AsyncExitStack() as stack:

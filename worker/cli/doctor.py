@@ -1,4 +1,4 @@
-"""``nodeledger doctor``: look at every server and setting, and say what to mend."""
+"""``nodeledger doctor``: look at every server and setting, and say what to fix."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import run
-from worker.cli.faults import FINDING, OK
+from worker.cli.common import console
+from worker.cli.common.connect import run
+from worker.cli.common.faults import FINDING, OK
 
 if TYPE_CHECKING:
-    from worker.cli.checks import Diagnosis
+    from worker.cli.common.checks import Diagnosis
 
 
 def doctor(
@@ -26,7 +26,7 @@ def doctor(
 
 
 async def _examine(*, hypervisors: bool) -> list[Diagnosis]:
-    from worker.cli.checks import examine
+    from worker.cli.common.checks import examine
 
     found = []
     with console.progress("looking") as advance:

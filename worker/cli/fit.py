@@ -12,18 +12,18 @@ from uuid import UUID
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import run, writing
-from worker.cli.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common import console
+from worker.cli.common.connect import run, writing
+from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
 
 if TYPE_CHECKING:
     from schemas import Claim, Reason
-    from worker.accounting.repeat import Room
-    from worker.accounting.view import Node
+    from worker.accounting.placing.repeat import Room
+    from worker.accounting.state.view import Node
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="A claim as one JSON object; - is standard input.")]
 TimesOption = Annotated[int, typer.Option(min=1, max=1_000_000, help="Count no further than this on one node.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Show so many nodes at the most; all if unset.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Show so many nodes at most; all if unset.")]
 FittingFlag = Annotated[bool, typer.Option("--fitting", help="Show only nodes that could take it.")]
 
 _PAGE: Final = 200
@@ -52,7 +52,7 @@ class Fitting:
 
     def on(self, node: Node) -> Fit:
         """What this node could do. What keeps every claim off it is told beside what this one lacks."""
-        from worker.accounting.repeat import Room, obstacles
+        from worker.accounting.placing.repeat import Room, obstacles
 
         against = obstacles(node)
         room = Room(0) if node.host is None else self._room(node)
@@ -61,7 +61,7 @@ class Fitting:
         return Fit(node.name, room.times, not room.reasons, room.reasons, node.observed_at)
 
     def _room(self, node: Node) -> Room:
-        from worker.accounting.repeat import room_for
+        from worker.accounting.placing.repeat import room_for
 
         if node.host is None:
             raise AssertionError("only an observed node has room")
@@ -161,7 +161,7 @@ async def _nodes(names: list[str] | None) -> AsyncIterator[list[Node]]:
 
 
 def _unknown(name: str) -> Fit:
-    from worker.accounting.decision import reason
+    from worker.accounting.rules.decision import reason
 
     return Fit(name, 0, False, [reason("node_unknown", f"node {name} is not registered", node=name)], None)
 

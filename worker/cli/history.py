@@ -9,9 +9,9 @@ from uuid import UUID
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import reading, run
-from worker.cli.moments import Moment
+from worker.cli.common import console
+from worker.cli.common.connect import reading, run
+from worker.cli.common.moments import Moment
 
 if TYPE_CHECKING:
     from worker.ledger.history import HistoryFilter, HistoryLine
@@ -25,7 +25,7 @@ def history(
     project: Annotated[str | None, typer.Option(help="Only this project.")] = None,
     since: Annotated[datetime | None, Moment("Only from then on.")] = None,
     until: Annotated[datetime | None, Moment("Only before then.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many of the newest at the most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many of the newest at most.")] = 100,
     as_json: console.JsonFlag = False,
 ) -> None:
     """Show how use changed, line by line, the newest last."""

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import reading, run
-from worker.cli.faults import CommandError
+from worker.cli.common import console
+from worker.cli.common.connect import reading, run
+from worker.cli.common.faults import CommandError
 from worker.cli.node import HELD_COLUMNS
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import reading, run
-from worker.cli.faults import CommandError
-from worker.cli.moments import Moment
+from worker.cli.common import console
+from worker.cli.common.connect import reading, run
+from worker.cli.common.faults import CommandError
+from worker.cli.common.moments import Moment
 
 if TYPE_CHECKING:
     from worker.ledger.history import PastNode
@@ -29,7 +29,7 @@ HELD_COLUMNS: Final = "instance role project #vcpus #pcpus #memory_mib #disk_mib
 
 @app.command("list")
 def list_(
-    limit: Annotated[int | None, typer.Option(min=1, help="How many at the most; all if unset.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many at most; all if unset.")] = None,
     as_json: console.JsonFlag = False,
 ) -> None:
     """List nodes by name, with what is used of what they have."""

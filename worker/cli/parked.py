@@ -7,10 +7,10 @@ from uuid import UUID
 
 import typer
 
-from worker.cli import console
-from worker.cli.actor import Actor, whoami
-from worker.cli.connect import run, writing
-from worker.cli.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common import console
+from worker.cli.common.actor import Actor, whoami
+from worker.cli.common.connect import run, writing
+from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
 
 app = typer.Typer(help="List parked commands, have them tried now, or give them up.")
 
@@ -18,7 +18,7 @@ Nodes = Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Th
 Ids = Annotated[list[UUID] | None, typer.Argument(metavar="[COMMAND]...", help="Their ids.", show_default=False)]
 NodeOption = Annotated[list[str] | None, typer.Option("--node", help="Only those of this node; may be repeated.")]
 Everything = Annotated[bool, typer.Option("--all", help="Those of every node.")]
-Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at the most.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
 
 _COLUMNS: Final = "node command kind #waited_seconds:waited_s blocking:holds_others detail:why"
 _NODE_COLUMNS: Final = "node #commands #waited_seconds:waited_s asked_next detail:why"
@@ -91,8 +91,8 @@ async def _fetch(name: str, *arguments: Any) -> list[dict[str, object]]:
 
 async def _drop(commands: list[UUID] | None, nodes: list[str] | None, actor: str) -> set[UUID]:
     """Drop those that are parked now, in their order, so that a replay has them in it too."""
-    from worker.cli.giving_up import give_up
     from worker.ledger.statements import statement
+    from worker.operations.giving_up import give_up
 
     dropped: set[UUID] = set()
     async with writing() as pool:

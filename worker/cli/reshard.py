@@ -21,9 +21,9 @@ from pydantic_core import from_json
 
 from schemas import shard_of
 from schemas.routing import COMMAND_EXCHANGE, MAX_SHARDS, command_key, command_queue
-from worker.cli import console
-from worker.cli.connect import broker, run, writing
-from worker.cli.faults import CommandError
+from worker.cli.common import console
+from worker.cli.common.connect import broker, run, writing
+from worker.cli.common.faults import CommandError
 
 if TYPE_CHECKING:
     import asyncpg
@@ -121,7 +121,7 @@ class Resharding:
             return command_queue(0)
 
     async def _move(self, source: str, route: Callable[[bytes], str], advance: Callable[[int], None], to: str) -> None:
-        from worker.cli.moving import move_all
+        from worker.operations.moving import move_all
 
         def count(moved: int) -> None:
             advance(moved)
@@ -147,7 +147,7 @@ class Resharding:
 
     async def _delete(self, queue: str) -> None:
         """Delete a queue that is of no use any more, unless somebody uses it all the same."""
-        from worker.cli.moving import depth
+        from worker.operations.moving import depth
 
         if await depth(self.link, queue) == (0, 0):
             channel = await self.link.scratch_channel()
@@ -171,8 +171,8 @@ async def _alone(link: Link) -> AsyncIterator[None]:
 
 async def _refuse_while_served(pool: asyncpg.Pool, link: Link) -> None:
     """Say that workers must be stopped first."""
-    from worker.cli.moving import depth
     from worker.ledger.statements import statement
+    from worker.operations.moving import depth
 
     alive = [row["name"] for row in await pool.fetch(statement("members_alive"), _ALIVE_SECONDS)]
     if alive:

@@ -13,15 +13,15 @@ from uuid import UUID
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import broker, run, writing
-from worker.cli.faults import FINDING, OK, CommandError
+from worker.cli.common import console
+from worker.cli.common.connect import broker, run, writing
+from worker.cli.common.faults import FINDING, OK, CommandError
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from worker.cli.producing import Sendable
-    from worker.cli.sending import Awaited, Sender
+    from worker.operations.producing import Sendable
+    from worker.operations.sending import Awaited, Sender
 
 FileArgument = Annotated[str, typer.Argument(metavar="[FILE]", help="JSON lines; - is standard input.")]
 WaitFlag = Annotated[bool, typer.Option("--wait", help="Print each final outcome, one JSON object a line.")]
@@ -54,7 +54,7 @@ def send(
     the others are still sent. With --json, and without --wait, one JSON object
     a command says what was sent.
     """
-    from worker.cli.producing import complete, raw
+    from worker.operations.producing import complete, raw
 
     work = Sending(raw if raw_lines else complete, wait=wait, timeout=timeout, as_json=as_json)
     raise typer.Exit(run(work.run(file)))
@@ -72,8 +72,8 @@ class Sending:
 
     async def run(self, file: str) -> int:
         """Send the file's lines; the exit status."""
-        from worker.cli.lines import open_input
-        from worker.cli.sending import Answers, Awaited, Sender
+        from worker.cli.common.lines import open_input
+        from worker.operations.sending import Awaited, OutcomeQueue, Sender
 
         descriptor = open_input(file)
         if os.isatty(descriptor):
@@ -81,7 +81,9 @@ class Sending:
         async with AsyncExitStack() as stack:
             link = await stack.enter_async_context(broker())
             awaited = Awaited()
-            reply_to = await Answers(awaited, _print_body, console.note).open(link.connection) if self._wait else None
+            reply_to = (
+                await OutcomeQueue(awaited, _print_body, console.note).open(link.connection) if self._wait else None
+            )
             sender = await Sender.open(link.connection, await shards(), reply_to)
             await self._send_all(descriptor, sender, awaited)
             if self._wait:
@@ -89,7 +91,7 @@ class Sending:
         return self._summary(awaited)
 
     async def _send_all(self, descriptor: int, sender: Sender, awaited: Awaited) -> None:
-        from worker.cli.lines import batches
+        from worker.cli.common.lines import batches
 
         with console.progress("sending") as advance:
             async for lines in batches(descriptor):
@@ -104,7 +106,7 @@ class Sending:
                         console.print_json_line({"id": command.id, "kind": command.kind, "node": command.node})
 
     def _prepared(self, lines: Sequence[tuple[int, bytes]]) -> list[Sendable]:
-        from worker.cli.producing import RefusedLineError
+        from worker.operations.producing import RefusedLineError
 
         commands = []
         for number, line in lines:
@@ -117,7 +119,7 @@ class Sending:
 
     async def _await_all(self, awaited: Awaited, lost: asyncio.Event) -> None:
         """Wait until every outcome is there, the time is over, or the connection is lost."""
-        from worker.cli.waiting import await_outcomes
+        from worker.cli.common.waiting import await_outcomes
 
         await await_outcomes(awaited, lost, self._timeout)
         missed = sorted(awaited.open)[:_NAMED]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from worker.cli import console, reshard
-from worker.cli.connect import broker, run
-from worker.cli.faults import FINDING, OK
+from worker.cli import reshard
+from worker.cli.common import console
+from worker.cli.common.connect import broker, run
+from worker.cli.common.faults import FINDING, OK
 
 if TYPE_CHECKING:
     from worker.broker.topology import Finding

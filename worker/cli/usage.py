@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import reading, run
-from worker.cli.faults import USAGE, CommandError
-from worker.cli.moments import Moment
+from worker.cli.common import console
+from worker.cli.common.connect import reading, run
+from worker.cli.common.faults import USAGE, CommandError
+from worker.cli.common.moments import Moment
 
 _HOUR_SECONDS = 3600
 

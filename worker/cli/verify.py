@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from worker.cli import console
-from worker.cli.connect import run, writing
-from worker.cli.faults import FINDING, OK
+from worker.cli.common import console
+from worker.cli.common.connect import run, writing
+from worker.cli.common.faults import FINDING, OK
 
 if TYPE_CHECKING:
     from worker.ledger.verify import Difference

@@ -1,1 +1,1 @@
-"""The road of a command: intake, lanes, batch, commit, outcome, acknowledgement."""
+"""The path of a command: intake, lanes, batch, commit, outcome, acknowledgement."""

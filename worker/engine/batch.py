@@ -1,6 +1,6 @@
 """What becomes of a batch: every command decided in order on what the transaction loaded.
 
-No I/O happens here. What must be written, published, asked or buried comes out
+No I/O happens here. What must be written, published, asked or dead-lettered comes out
 as data.
 """
 
@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING
 from schemas import Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert
 from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
-from worker.accounting.decision import Decision
-from worker.accounting.lifecycle import Expire
-from worker.accounting.nodes import observe
 from worker.accounting.post import post
-from worker.accounting.view import Question
+from worker.accounting.rules.decision import Decision
+from worker.accounting.rules.lifecycle import Expire
+from worker.accounting.rules.nodes import observe
+from worker.accounting.state.view import Question
 from worker.engine.outcomes import Rendered, render, render_dead
 from worker.engine.permissions import Permissions, senders_of
-from worker.engine.ports import Answer, Changes, Known, Parked, Wanted
+from worker.engine.ports import Known, OutcomeRecord, Parked, ReadKeys, WriteSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from worker.accounting.view import Facts
+    from worker.accounting.state.view import Facts
     from worker.engine.intake import Item
-    from worker.engine.ports import Loaded
+    from worker.engine.ports import ReadSet
 
 
 @dataclass(slots=True)
@@ -46,27 +46,27 @@ class Result:
     """What came of a batch.
 
     ``held`` are commands that go back to their lanes until the ``inquiries`` of
-    their nodes are answered. ``buried`` go to the dead letters. ``stuck`` are
+    their nodes are answered. ``dead_lettered`` go to the dead letters. ``stuck`` are
     nodes of which a parked command has to stay so, and with it all behind it;
     ``leaving`` those of which one is put away, and what else was parked behind it
     is decided once that is written down.
     """
 
-    changes: Changes = field(default_factory=Changes)
+    changes: WriteSet = field(default_factory=WriteSet)
     done: list[Item] = field(default_factory=list)
     outcomes: list[tuple[Item, Rendered]] = field(default_factory=list)
     held: list[Item] = field(default_factory=list)
     inquiries: dict[str, Inquiry] = field(default_factory=dict)
     stuck: set[str] = field(default_factory=set)
-    buried: list[tuple[Item, str, str]] = field(default_factory=list)
+    dead_lettered: list[tuple[Item, str, str]] = field(default_factory=list)
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
     leaving: set[str] = field(default_factory=set)
     duplicates: int = 0
 
 
-def wanted(items: Sequence[Item], facts: Facts) -> Wanted:
+def read_keys(items: Sequence[Item], facts: Facts) -> ReadKeys:
     """What the transaction of a batch must load."""
-    want = Wanted()
+    want = ReadKeys()
     for item in items:
         command = item.command
         want.commands.append(command.id)
@@ -96,7 +96,7 @@ class Decider:
     ``park_deadline`` is how long a command may wait for a hypervisor.
     """
 
-    loaded: Loaded
+    loaded: ReadSet
     facts: Facts
     clock: float
     park_deadline: timedelta
@@ -125,8 +125,8 @@ class Decider:
         known = self.loaded.known.get(command.id)
         if known is not None and self._settled_before(item, known):
             return
-        if item.buried is not None:
-            self._record_dead(item, *item.buried)
+        if item.dead_lettered is not None:
+            self._record_dead(item, *item.dead_lettered)
             return
         if item.parked is not None and command.node in self.result.stuck:
             self.result.done.append(item)
@@ -163,17 +163,17 @@ class Decider:
         """Deal with a command whose id was seen before; says whether nothing is left to decide."""
         if known.fingerprint != item.fingerprint:
             detail = f"id {item.command.id} was used before by another command ({known.kind} on {known.node})"
-            self.result.buried.append((item, "id_reuse", detail))
+            self.result.dead_lettered.append((item, "id_reuse", detail))
             return True
         if item.parked is not None and known.status != "parked":
             self.result.done.append(item)  # it was brought back twice, and answered the first time
             return True
         if known.status in {"applied", "rejected"}:
-            if item.buried is None:
+            if item.dead_lettered is None:
                 self._answer_again(item, known)
             self.result.done.append(item)
             return True
-        if known.status == "parked" and item.parked is None and item.buried is None:
+        if known.status == "parked" and item.parked is None and item.dead_lettered is None:
             self._answer_again(item, known)
             self.result.done.append(item)
             return True
@@ -186,7 +186,7 @@ class Decider:
         self._tried(item)
 
     def _tried(self, item: Item) -> None:
-        """A command that was delivered before came to its end: its tries are over."""
+        """A command that was delivered before came to its end: its attempts are over."""
         if item.delivery is not None and item.delivery.redelivered:
             self.result.changes.tried.append(item.command.id)
 
@@ -237,7 +237,7 @@ class Decider:
         parked = item.parked
         if parked is not None and self.loaded.now - (parked.parked_at or self.loaded.now) >= self.park_deadline:
             detail = "; ".join(reason.detail for reason in decision.reasons)
-            self.result.buried.append((item, "hypervisor_timeout", detail))
+            self.result.dead_lettered.append((item, "hypervisor_timeout", detail))
             if parked.blocking:
                 self.result.leaving.add(item.command.node)
             return
@@ -306,7 +306,7 @@ class Decider:
         if before is not None and before.status == "dead":
             self.result.changes.revived.append(command.id)
         self._tried(item)
-        answer = Answer(
+        answer = OutcomeRecord(
             command.id,
             item.fingerprint,
             command.kind,

@@ -1,4 +1,4 @@
-"""The middle of the road: take a batch, commit it in one transaction, hand on what came of it.
+"""The middle of the path: take a batch, commit it in one transaction, hand on what came of it.
 
 Nothing is acknowledged, published or asked before the commit; what a failed
 commit leaves in doubt is run again, and the ids tell what happened.
@@ -14,25 +14,25 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
-from worker.engine.batch import Decider, Result, wanted
+from worker.engine.batch import Decider, Result, read_keys
 from worker.engine.permissions import Permissions
-from worker.engine.ports import LedgerRaced, LedgerUnavailable
+from worker.engine.ports import LedgerConflict, LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
-    from worker.accounting.view import Facts
+    from worker.accounting.state.view import Facts
     from worker.engine.intake import Item
     from worker.engine.lanes import Batch, Lanes
     from worker.engine.outbox import Outbox
-    from worker.engine.ports import Ledger, Wanted
+    from worker.engine.ports import Ledger, ReadKeys
     from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
 
-TRIES: Final = 3
+MAX_ATTEMPTS: Final = 3
 """How often a command that makes the code fail, or kills its worker, is tried before it is put away."""
 
 _T = TypeVar("_T")
@@ -83,15 +83,15 @@ class Committer:
     async def _guarded(self, items: Sequence[Item], facts: Facts) -> list[Result]:
         """Watch commands that were delivered before: one of them may be what killed its worker.
 
-        Their tries are counted before they begin. Those that were begun and not
+        Their attempts are counted before they begin. Those that were begun and not
         finished go alone, so that what kills the process takes no other with it.
         """
         before = [item for item in items if item.delivery is not None and item.delivery.redelivered]
-        if fresh := [item for item in before if item.tries is None]:
-            tries = await self._patiently(lambda: self.ledger.tries([item.command.id for item in fresh]))
+        if fresh := [item for item in before if item.attempts is None]:
+            attempts = await self._patiently(lambda: self.ledger.attempts([item.command.id for item in fresh]))
             for item in fresh:
-                item.tries = tries.get(item.command.id, 0)
-        if any(item.tries for item in before):
+                item.attempts = attempts.get(item.command.id, 0)
+        if any(item.attempts for item in before):
             return await self._one_by_one(items, facts)
         await self._count(before)
         return await self._isolating(items, facts)
@@ -100,13 +100,13 @@ class Committer:
         results: list[Result] = []
         stopped: set[str] = set()
         for item in items:
-            tries = item.tries or 0
+            attempts = item.attempts or 0
             if item.command.node in stopped:
                 results.append(Result(held=[item]))
                 continue
-            if tries >= TRIES and item.buried is None:
-                detail = f"its worker died {tries} times while this command was tried, the last times alone"
-                results.append(Result(buried=[(item, "poison", detail)]))
+            if attempts >= MAX_ATTEMPTS and item.dead_lettered is None:
+                detail = f"its worker died {attempts} times while this command was tried, the last times alone"
+                results.append(Result(dead_lettered=[(item, "poison", detail)]))
                 continue
             if item.delivery is not None and item.delivery.redelivered:
                 await self._count([item])
@@ -115,14 +115,14 @@ class Committer:
                 stopped |= result.inquiries.keys() | result.stuck
         return results
 
-    async def _isolating(self, items: Sequence[Item], facts: Facts, tries: int = 1) -> list[Result]:
+    async def _isolating(self, items: Sequence[Item], facts: Facts, attempts: int = 1) -> list[Result]:
         """Commit; where the code itself fails, split until the culprit stands alone, and put that away."""
         try:
             return [await self._commit(items, facts)]
         except Exception as error:  # noqa: BLE001 - whatever a command makes the code raise is that command's fault
             self.metrics.batch_retries.labels("failure").inc()
             if len(items) == 1:
-                return await self._again(items[0], facts, tries, error)
+                return await self._again(items[0], facts, attempts, error)
         middle = len(items) // 2
         results = await self._isolating(items[:middle], facts)
         stopped = {node for result in results for node in result.inquiries.keys() | result.stuck}
@@ -132,23 +132,23 @@ class Committer:
         results.append(Result(held=[item for item in items[middle:] if item.command.node in stopped]))
         return results
 
-    async def _again(self, item: Item, facts: Facts, tries: int, error: Exception) -> list[Result]:
-        if tries < TRIES:
-            return await self._isolating([item], facts, tries + 1)
+    async def _again(self, item: Item, facts: Facts, attempts: int, error: Exception) -> list[Result]:
+        if attempts < MAX_ATTEMPTS:
+            return await self._isolating([item], facts, attempts + 1)
         command = item.command
         _log.error("command fails for good", command=str(command.id), node=command.node, error=repr(error))
-        if item.buried is not None:
-            return [Result(done=[item])]  # its letter is safe; that it cannot be written down must not bury it for ever
+        if item.dead_lettered is not None:
+            return [Result(done=[item])]  # its letter is safe: what cannot be written down must not die again forever
         detail = "".join(traceback.format_exception(error))[-_MAX_TRACE:]
-        return [Result(buried=[(item, "poison", detail)])]
+        return [Result(dead_lettered=[(item, "poison", detail)])]
 
     async def _commit(self, items: Sequence[Item], facts: Facts) -> Result:
         """One transaction, run again for as long as the database is away or another worker was faster.
 
-        Its nodes are locked from the start where it was outrun before, and where
+        Its nodes are locked from the start where it met a conflict before, and where
         all that is on a node must be known, which two reads together tell.
         """
-        want = wanted(items, facts)
+        want = read_keys(items, facts)
         locking = bool(want.members)
         pause = _SHORTEST_PAUSE
         while True:
@@ -156,10 +156,10 @@ class Committer:
             published = self.outbox.take_published()
             try:
                 result = await self._once(items, facts, want, outbox, published, locking=locking)
-            except LedgerRaced as race:
-                want.nodes |= race.nodes
+            except LedgerConflict as conflict:
+                want.nodes |= conflict.nodes
                 locking = True
-                self.metrics.batch_retries.labels("race").inc()
+                self.metrics.batch_retries.labels("conflict").inc()
             except LedgerUnavailable as trouble:
                 self._went_down(trouble)
                 await asyncio.sleep(self._jitter.uniform(0, pause))
@@ -173,7 +173,7 @@ class Committer:
         self,
         items: Sequence[Item],
         facts: Facts,
-        want: Wanted,
+        want: ReadKeys,
         outbox: UUID,
         published: list[UUID],
         *,
@@ -199,10 +199,10 @@ class Committer:
         return result
 
     async def _count(self, items: Sequence[Item]) -> None:
-        """Count a try of each, once for as long as this worker lives."""
+        """Count an attempt of each, once for as long as this worker lives."""
         fresh = [item for item in items if not item.counted]
         if fresh:
-            await self._patiently(lambda: self.ledger.count_tries([item.command.id for item in fresh]))
+            await self._patiently(lambda: self.ledger.count_attempts([item.command.id for item in fresh]))
         for item in fresh:
             item.counted = True
 

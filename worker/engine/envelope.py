@@ -1,7 +1,7 @@
 """What must outlive a message that could not be applied: whose it was, and where its answer goes.
 
 A dead letter carries both as headers, since its own properties are those of
-who buried it; its replay takes them from there.
+who dead-lettered it; its replay takes them from there.
 """
 
 from __future__ import annotations

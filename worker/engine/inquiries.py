@@ -6,15 +6,15 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from worker.accounting.view import Facts, Observation
+from worker.accounting.state.view import Facts, Observation
 from worker.engine.ports import HypervisorUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from worker.accounting.drift import Domain
-    from worker.accounting.view import DomainState
+    from worker.accounting.rules.audits import Domain
+    from worker.accounting.state.view import DomainState
     from worker.engine.batch import Inquiry
     from worker.engine.ports import Hypervisors
 

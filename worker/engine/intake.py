@@ -1,4 +1,4 @@
-"""The first step of the road: from a delivery to a command on its lane, or to the dead letters."""
+"""The first step of the path: from a delivery to a command on its lane, or to the dead letters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.telemetry.tracing import TRACEPARENT, is_traceparent
 
 if TYPE_CHECKING:
     from schemas import Command
-    from worker.accounting.lifecycle import Expire
+    from worker.accounting.rules.lifecycle import Expire
     from worker.engine.ports import Delivery, Parked
     from worker.telemetry.tracing import Span
 
@@ -26,9 +26,9 @@ class Item:
     """A command on its way, and where it came from.
 
     Exactly one of ``delivery`` and ``parked`` says whom to tell when it is done;
-    a command that the worker made itself has neither. ``buried`` is set once
+    a command that the worker made itself has neither. ``dead_lettered`` is set once
     the command is safe in the dead letters and only has to be recorded as dead.
-    Of one that was delivered before, ``tries`` is how often other workers began
+    Of one that was delivered before, ``attempts`` is how often other workers began
     and did not finish it, once that is known, and ``counted`` says that this
     one has counted its own try. ``span`` is there where traces are recorded.
     """
@@ -37,8 +37,8 @@ class Item:
     fingerprint: UUID
     delivery: Delivery | None = None
     parked: Parked | None = None
-    buried: tuple[str, str] | None = None
-    tries: int | None = None
+    dead_lettered: tuple[str, str] | None = None
+    attempts: int | None = None
     counted: bool = False
     reply: Reply = NO_REPLY
     span: Span | None = None

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.accounting.view import Facts
+from worker.accounting.state.view import Facts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -145,8 +145,8 @@ class Lanes:
         self.put_first(node, items, facts)
 
     def _forget_parked(self, lane: Lane) -> None:
-        """Leave parked commands where they are parked; those whose letter is buried have yet to be recorded."""
-        kept = [item for item in lane.items if item.parked is None or item.buried is not None]
+        """Leave parked commands where they are parked; those whose letter is dead-lettered have yet to be recorded."""
+        kept = [item for item in lane.items if item.parked is None or item.dead_lettered is not None]
         self.depth -= len(lane.items) - len(kept)
         lane.items = deque(kept)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
-from worker.accounting.lifecycle import Expire
+from worker.accounting.rules.lifecycle import Expire
 from worker.engine.intake import Item, fingerprint
 from worker.engine.ports import LedgerUnavailable
 from worker.telemetry.logs import get_logger
@@ -24,7 +24,7 @@ _NAMESPACE: Final = UUID("6f2d1c0e-8a53-5e0b-9d0c-1f9a8f3f6b11")
 
 
 async def expire_leases(ledger: Ledger, lanes: Lanes) -> None:
-    """Put a command on the lane of each lease that ran out, for ever.
+    """Put a command on the lane of each lease that ran out, forever.
 
     Its id is made of the lease, so that however many workers notice it, it
     expires once.

@@ -1,4 +1,4 @@
-"""The end of the road: outcomes are published with confirms, and batches left by a crash are swept up.
+"""The end of the path: outcomes are published with confirms, and batches left by a crash are swept up.
 
 The outbox has one row for each batch, not for each outcome. It is deleted with
 the write of a later batch, so that publishing costs no transaction of its own;
@@ -83,7 +83,7 @@ class Outbox:
         self._published += published
 
     async def publish(self) -> None:
-        """Publish what is added, for ever, several batches at a time."""
+        """Publish what is added, forever, several batches at a time."""
         pause = 0.1
         while True:
             await self._arrived.wait()
@@ -115,7 +115,7 @@ class Outbox:
         await self._write_down()
 
     async def tidy(self) -> None:
-        """Note what is published while no further commit comes to carry it, for ever."""
+        """Note what is published while no further commit comes to carry it, forever."""
         while True:
             await asyncio.sleep(_IDLE_SECONDS)
             await self._write_down()
@@ -130,7 +130,7 @@ class Outbox:
             self.give_back(published)
 
     async def sweep(self) -> None:
-        """Publish what a crash or a long absence of the broker left unpublished, for ever."""
+        """Publish what a crash or a long absence of the broker left unpublished, forever."""
         while True:
             await asyncio.sleep(self._jitter.uniform(0.5, 1.5) * self._sweep_seconds)
             try:

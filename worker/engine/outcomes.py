@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from schemas.outcomes import Status
-    from worker.accounting.decision import Decision
-    from worker.accounting.view import View
+    from worker.accounting.rules.decision import Decision
+    from worker.accounting.state.view import View
     from worker.engine.intake import AnyCommand
-    from worker.engine.ports import Loaded, Reply
+    from worker.engine.ports import ReadSet, Reply
 
 _UNTRACED: Final[Mapping[str, str]] = {}
 
@@ -34,7 +34,7 @@ class Rendered:
     text: str
 
 
-def render(loaded: Loaded, command: AnyCommand, decision: Decision | None, status: Status) -> Rendered:
+def render(loaded: ReadSet, command: AnyCommand, decision: Decision | None, status: Status) -> Rendered:
     """Write the outcome of a decision; without one, that the command waits behind others."""
     node = decision.node if decision is not None else command.node
     document = _head(loaded, command, node, status)
@@ -54,14 +54,14 @@ def render(loaded: Loaded, command: AnyCommand, decision: Decision | None, statu
     return Rendered(command.kind, status, node, to_json(document).decode())
 
 
-def render_dead(loaded: Loaded, command: AnyCommand, reason: str, detail: str) -> Rendered:
+def render_dead(loaded: ReadSet, command: AnyCommand, reason: str, detail: str) -> Rendered:
     """Write that a command is in the dead letters, and why."""
     document = _head(loaded, command, command.node, "dead")
     document["dead_letter"] = {"reason": reason, "detail": detail}
     return Rendered(command.kind, "dead", command.node, to_json(document).decode())
 
 
-def _head(loaded: Loaded, command: AnyCommand, node: str, status: str) -> dict[str, object]:
+def _head(loaded: ReadSet, command: AnyCommand, node: str, status: str) -> dict[str, object]:
     known = loaded.view.nodes.get(node)
     return {
         "version": 1,

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from worker.accounting.view import Facts
+from worker.accounting.state.view import Facts
 from worker.engine.inquiries import observe
 from worker.engine.intake import unpark
 from worker.engine.ports import LedgerUnavailable
@@ -26,7 +26,7 @@ _COMMANDS_AT_ONCE: Final = 500
 _COUNT_SECONDS: Final = 10.0
 
 
-class ParkingAttendant:
+class ParkedProbes:
     """Asks for every node with parked commands whether its hypervisor answers again.
 
     Workers share the nodes: asking one leaves it to the asker for a while that
@@ -53,7 +53,7 @@ class ParkingAttendant:
         self._deadline = deadline
 
     async def run(self) -> None:
-        """Probe, and count what waits, for ever."""
+        """Probe, and count what waits, forever."""
         loop = asyncio.get_running_loop()
         counted = -_COUNT_SECONDS
         while True:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from schemas import Claim, Migrate, Resize
 from schemas.commands import InstanceCommand
-from worker.accounting.decision import Decision, refuse
+from worker.accounting.rules.decision import Decision, refuse
 from worker.permission_rules import matcher
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
-    from worker.accounting.instances import Instance
+    from worker.accounting.state.instances import Instance
     from worker.engine.intake import AnyCommand, Item
     from worker.permission_rules import PermissionRule
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from schemas import Inventory
     from schemas.outcomes import Status
-    from worker.accounting.drift import Domain
     from worker.accounting.post import Posting
-    from worker.accounting.view import DomainState, View
+    from worker.accounting.rules.audits import Domain
+    from worker.accounting.state.view import DomainState, View
 
 
 class HypervisorUnreachable(Exception):  # noqa: N818 - a state of the world, not a mistake
@@ -34,7 +34,7 @@ class LedgerUnavailable(Exception):  # noqa: N818 - a state of the world, not a 
     """The database is away, or refused for the time being; whether a commit happened is not known."""
 
 
-class LedgerRaced(Exception):  # noqa: N818 - a state of the world, not a mistake
+class LedgerConflict(Exception):  # noqa: N818 - a state of the world, not a mistake
     """Another worker changed what this transaction stands on: run it again on what is there now.
 
     ``nodes`` names further nodes that must be loaded from the start.
@@ -114,7 +114,7 @@ class Broker(Protocol):
                 again is safe, since receivers know an outcome by its command.
         """
 
-    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         """Put messages safely into the dead letters.
 
         Raises:
@@ -155,7 +155,7 @@ class Hypervisors(Protocol):
 
 
 @dataclass(slots=True)
-class Wanted:
+class ReadKeys:
     """What a batch touches. Of nodes in ``members``, every instance that holds something there is loaded too."""
 
     nodes: set[str] = field(default_factory=set)
@@ -176,7 +176,7 @@ class Known:
 
 
 @dataclass(slots=True)
-class Loaded:
+class ReadSet:
     """What a transaction found, all at one moment. ``now`` is the database's time."""
 
     view: View
@@ -185,7 +185,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OutcomeRecord:
     """The row that makes a command's id unique and holds its outcome."""
 
     command: UUID
@@ -217,7 +217,7 @@ class Parked:
 
 
 @dataclass(slots=True)
-class Changes:
+class WriteSet:
     """Everything one batch changes.
 
     ``postings`` come with the command they belong to. ``outbox`` names this
@@ -225,7 +225,7 @@ class Changes:
     had been put away as dead and are answered now.
     """
 
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[OutcomeRecord] = field(default_factory=list)
     postings: list[tuple[UUID, str, Posting]] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
     unparked: list[UUID] = field(default_factory=list)
@@ -238,19 +238,19 @@ class Changes:
 class Transaction(Protocol):
     """One batch: load, then write, all of it or nothing; leaving its context commits what is not committed yet."""
 
-    async def load(self, wanted: Wanted) -> Loaded:
+    async def load(self, wanted: ReadKeys) -> ReadSet:
         """Read what the batch touches.
 
         Raises:
-            LedgerRaced: an instance holds something on a node that was not wanted,
+            LedgerConflict: an instance holds something on a node that was not wanted,
                 or a node changed while it was read.
         """
 
-    async def write(self, loaded: Loaded, changes: Changes) -> None:
+    async def write(self, loaded: ReadSet, changes: WriteSet) -> None:
         """Write the changed view and everything else that the batch changes, if what it changes is as it was loaded.
 
         Raises:
-            LedgerRaced: a node, an instance or a command was changed by another worker.
+            LedgerConflict: a node, an instance or a command was changed by another worker.
         """
 
 
@@ -268,7 +268,7 @@ class Unpublished:
     """Outcomes that a crash may have left unpublished."""
 
     outbox: UUID
-    outcomes: list[Answer]
+    outcomes: list[OutcomeRecord]
 
 
 class Ledger(Protocol):
@@ -277,10 +277,10 @@ class Ledger(Protocol):
     def transaction(self, *, locking: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """A transaction of its own. With ``locking`` nobody else changes its nodes from the time they are loaded."""
 
-    async def tries(self, commands: Sequence[UUID]) -> dict[UUID, int]:
+    async def attempts(self, commands: Sequence[UUID]) -> dict[UUID, int]:
         """How often commands were begun and not finished; those that never were are left out."""
 
-    async def count_tries(self, commands: Sequence[UUID]) -> None:
+    async def count_attempts(self, commands: Sequence[UUID]) -> None:
         """Note, before they begin, that commands are tried once more."""
 
     async def parked_in_all(self) -> tuple[int, int]:

@@ -20,7 +20,7 @@ _EVERY_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 3.0
 
 
-class Pool(Protocol):
+class Membership(Protocol):
     """Who is alive, and who should serve which shard. May raise :class:`LedgerUnavailable`."""
 
     async def heartbeat(self) -> None:
@@ -30,8 +30,10 @@ class Pool(Protocol):
         """Who should serve each shard now, shared evenly among those alive."""
 
 
-async def keep_share(pool: Pool, broker: Broker, worker: UUID, shards: int, tell: Callable[[str | None], None]) -> None:
-    """Stay in the pool, and queue up behind the owner of each shard that is another's, for ever.
+async def keep_share(
+    pool: Membership, broker: Broker, worker: UUID, shards: int, tell: Callable[[str | None], None]
+) -> None:
+    """Stay in the pool, and queue up behind the owner of each shard that is another's, forever.
 
     The broker serves a shard's first consumer in line. When a shard gets another
     owner, everyone else steps behind it, which leaves it first. A worker joins

@@ -30,7 +30,7 @@ _TRANSIENT_CODES: Final = frozenset({
     "42P01",  # a table is missing, likewise
     "42P05",  # a prepared statement of that name is there already
 })  # fmt: skip
-_RACED_CONSTRAINTS: Final = frozenset({"node_name_key", "instance_pkey", "command_pkey"})
+_CONFLICT_CONSTRAINTS: Final = frozenset({"node_name_key", "instance_pkey", "command_pkey"})
 
 
 def is_transient(error: BaseException) -> bool:
@@ -50,8 +50,8 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, (OSError, TimeoutError, asyncpg.InternalClientError))
 
 
-def is_race(error: BaseException) -> bool:
+def is_conflict(error: BaseException) -> bool:
     """Whether another worker was faster: what was loaded is there no more, or both made the same row. Run again."""
     if isinstance(error, asyncpg.UniqueViolationError):
-        return error.constraint_name in _RACED_CONSTRAINTS
+        return error.constraint_name in _CONFLICT_CONSTRAINTS
     return isinstance(error, asyncpg.SerializationError)

@@ -73,7 +73,7 @@ class Members:
         try:
             await self._pool.execute(statement("member_heartbeat"), self._member, self._name)
         except asyncpg.ReadOnlySQLTransactionError:
-            await self._pool.expire_connections()  # an idle worker uses one every second, and would for ever
+            await self._pool.expire_connections()  # an idle worker uses one every second, and would forever
             raise
 
     async def leave(self) -> None:

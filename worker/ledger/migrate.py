@@ -1,4 +1,4 @@
-"""The schema's road forward: numbered files, each applied once, and a check that database and code agree."""
+"""The schema's way forward: numbered files, each applied once, and a check that database and code agree."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def upgrade(connection: Connection) -> list[str]:
 
 
 async def check(connection: Connection) -> list[str]:
-    """What is wrong with the schema, the roles and their privileges, each with what mends it; empty if nothing is.
+    """What is wrong with the schema, the roles and their privileges, each with what fixes it; empty if nothing is.
 
     The worker's settings are not looked at: every worker puts them right when it connects.
     """

@@ -10,9 +10,9 @@ from uuid import UUID
 from pydantic_core import from_json, to_json
 
 from schemas import Inventory, Policy
-from worker.accounting.host import build_host
-from worker.accounting.state import Occupancy
-from worker.accounting.view import Node
+from worker.accounting.host.compiled import build_host
+from worker.accounting.state.occupancy import Occupancy
+from worker.accounting.state.view import Node
 from worker.ledger.statements import statement
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from worker.accounting.host import Host
+    from worker.accounting.host.compiled import Host
     from worker.ledger.statements import Connection
 
 _REMEMBERED: Final = 20_000

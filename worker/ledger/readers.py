@@ -14,9 +14,9 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from schemas import Inventory, Policy
-from worker.accounting.host import build_host
-from worker.accounting.state import Occupancy
-from worker.accounting.survey import Pool, Stray, pools, strays
+from worker.accounting.host.compiled import build_host
+from worker.accounting.state.occupancy import Occupancy
+from worker.accounting.survey import DevicePool, Stray, pools, strays
 from worker.ledger.statements import Connection, statement
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class NodeDetail:
     allocations: Sequence[HeldAllocation]
     pinned_cpus: Sequence[PinnedCpu]
     devices: Sequence[NodeDevice]
-    pools: Sequence[Pool]
+    pools: Sequence[DevicePool]
     strays: Sequence[Stray]
     statistics: Sequence[Statistic]
 
@@ -215,7 +215,7 @@ async def node(connection: Connection, name: str) -> NodeDetail | None:
     )
 
 
-def _survey(detail: asyncpg.Record, occupancy: Occupancy, *, observed: bool) -> tuple[list[Pool], list[Stray]]:
+def _survey(detail: asyncpg.Record, occupancy: Occupancy, *, observed: bool) -> tuple[list[DevicePool], list[Stray]]:
     if detail["inventory"] is None:
         return [], []
     inventory = Inventory.model_validate_json(detail["inventory"])

@@ -34,7 +34,7 @@ _PLANS_BY_KEY: Final = {
 }
 WORKER_SETTINGS: Final = _PATIENCE | _PLANS_BY_KEY
 
-_MAX_RACES: Final = 20
+_MAX_CONFLICTS: Final = 20
 
 
 async def missing_roles(connection: Connection) -> list[str]:
@@ -93,7 +93,7 @@ async def grant_differences(connection: Connection) -> list[str]:
 
 
 async def _alter(connection: Connection, command: str) -> None:
-    for _ in range(_MAX_RACES):
+    for _ in range(_MAX_CONFLICTS):
         try:
             async with connection.transaction():
                 await connection.execute(command)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic_core import to_json
 
-from worker.accounting.state import merged
+from worker.accounting.state.occupancy import merged
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from uuid import UUID
 
-    from worker.accounting.instances import Holding, Instance
     from worker.accounting.post import Posting
-    from worker.accounting.state import Counters
-    from worker.accounting.view import Node
-    from worker.engine.ports import Answer, Known
+    from worker.accounting.state.instances import Holding, Instance
+    from worker.accounting.state.occupancy import Counters
+    from worker.accounting.state.view import Node
+    from worker.engine.ports import Known, OutcomeRecord
 
 Row = tuple[object, ...]
 EMPTY: Final = "{}"
@@ -44,7 +44,7 @@ def names(values: Collection[str]) -> str:
     return f'{{"{inside}"}}' if values else EMPTY
 
 
-def answer_row(known: Known | None, answer: Answer) -> Row:
+def answer_row(known: Known | None, answer: OutcomeRecord) -> Row:
     """A row of ``command``, with the status that it replaces."""
     return (
         answer.command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from worker.engine.ports import LedgerRaced
+from worker.engine.ports import LedgerConflict
 from worker.ledger.nodes import NodeCache
 from worker.ledger.store import StoreTransaction
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from worker.engine.ports import Loaded, Wanted
+    from worker.engine.ports import ReadKeys, ReadSet
     from worker.ledger.statements import Connection
 
 
@@ -24,12 +24,12 @@ class Snapshot:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def load(self, wanted: Wanted) -> Loaded:
+    async def load(self, wanted: ReadKeys) -> ReadSet:
         """What a batch would load, with the nodes that its instances hold something on."""
         while True:
             try:
                 return await StoreTransaction(self._connection, NodeCache()).load(wanted)
-            except LedgerRaced as further:
+            except LedgerConflict as further:
                 wanted.nodes |= further.nodes
 
 

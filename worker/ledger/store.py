@@ -4,8 +4,8 @@ Nothing is locked while a batch is decided. It is written only while every node
 that it was decided on still has the generation it had, every instance its
 version and every command its status, and as one with that check: optimistic
 concurrency control with backward validation (Kung and Robinson, "On Optimistic
-Methods for Concurrency Control", ACM TODS 6(2), 1981). A batch that was outrun
-is run again with its nodes locked first, and is not outrun a second time.
+Methods for Concurrency Control", ACM TODS 6(2), 1981). A batch that met a conflict
+is run again with its nodes locked first, and meets no conflict a second time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from uuid import UUID
 import asyncpg
 from pydantic_core import from_json
 
-from worker.accounting.instances import Holding, Instance
-from worker.accounting.state import Placement
-from worker.accounting.view import View
-from worker.engine.ports import Known, LedgerRaced, LedgerUnavailable, Loaded
-from worker.ledger.errors import is_race, is_transient
+from worker.accounting.state.instances import Holding, Instance
+from worker.accounting.state.occupancy import Placement
+from worker.accounting.state.view import View
+from worker.engine.ports import Known, LedgerConflict, LedgerUnavailable, ReadSet
+from worker.ledger.errors import is_conflict, is_transient
 from worker.ledger.nodes import NodeCache, load_nodes, write_profiles
 from worker.ledger.rows import (
     Row,
@@ -39,8 +39,8 @@ from worker.ledger.statements import statement
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from worker.accounting.view import Node
-    from worker.engine.ports import Changes, Parked, Wanted
+    from worker.accounting.state.view import Node
+    from worker.engine.ports import Parked, ReadKeys, WriteSet
     from worker.ledger.statements import Connection
 
 _NodeMark: TypeAlias = tuple[int | None, int, int, bool | None, datetime | None]
@@ -52,7 +52,7 @@ async def transaction(pool: asyncpg.Pool, cache: NodeCache, *, locking: bool) ->
 
     Raises:
         LedgerUnavailable: the database is away; whether it committed is not known.
-        LedgerRaced: another worker was faster, and nothing was written.
+        LedgerConflict: another worker was faster, and nothing was written.
     """
     try:
         async with pool.acquire() as connection:
@@ -62,8 +62,8 @@ async def transaction(pool: asyncpg.Pool, cache: NodeCache, *, locking: bool) ->
                 yield store
             store.committed()
     except Exception as error:
-        if is_race(error):
-            raise LedgerRaced(str(error)) from error
+        if is_conflict(error):
+            raise LedgerConflict(str(error)) from error
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             await pool.expire_connections()  # a session that began read-only would stay so for as long as it lives
         if is_transient(error):
@@ -79,12 +79,12 @@ class StoreTransaction:
     connection: Connection
     cache: NodeCache
     locking: bool = False
-    _loaded: Loaded | None = None
+    _loaded: ReadSet | None = None
     _known: dict[UUID, Known] = field(default_factory=dict)
     _before: dict[UUID, Instance] = field(default_factory=dict)
     _marks: dict[str, _NodeMark] = field(default_factory=dict)
 
-    async def load(self, wanted: Wanted) -> Loaded:
+    async def load(self, wanted: ReadKeys) -> ReadSet:
         """Read, and make up the view; with the nodes locked, if that was asked for."""
         if self.locking:
             await self._locked(wanted.nodes)
@@ -102,15 +102,15 @@ class StoreTransaction:
         rows = await self.connection.fetch(statement("lock_nodes"), list(nodes))
         return {name: (node_id, generation) for name, node_id, generation in rows}
 
-    async def _add_members(self, wanted: Wanted) -> None:
+    async def _add_members(self, wanted: ReadKeys) -> None:
         for row in await self.connection.fetch(statement("members"), list(wanted.members)):
             wanted.instances.update(row["instances"])
 
-    async def _read(self, wanted: Wanted) -> Loaded:
+    async def _read(self, wanted: ReadKeys) -> ReadSet:
         rows = await self.connection.fetch(
             statement("read"), list(wanted.nodes), wanted.commands, list(wanted.instances)
         )
-        loaded = Loaded(View(), {}, datetime.fromisoformat(from_json(rows[0]["doc"])))
+        loaded = ReadSet(View(), {}, datetime.fromisoformat(from_json(rows[0]["doc"])))
         found: dict[str, tuple[int, int]] = {}
         for what, key, document, name, node_id, generation in rows[1:]:
             if what == "node":
@@ -124,7 +124,7 @@ class StoreTransaction:
                 loaded.view.instances[key] = _instance(key, from_json(document))
         elsewhere = {name for instance in loaded.view.instances.values() for name in instance.nodes()} - wanted.nodes
         if elsewhere:
-            raise LedgerRaced("instances hold something on other nodes too", elsewhere)
+            raise LedgerConflict("instances hold something on other nodes too", elsewhere)
         loaded.view.nodes = await self._nodes(found)
         return loaded
 
@@ -135,10 +135,10 @@ class StoreTransaction:
         if stale := [mark[0] for name, mark in found.items() if name not in nodes]:
             nodes |= {node.name: node for node in await load_nodes(self.connection, stale)}
             if {name: (node.id, node.generation) for name, node in nodes.items()} != found:
-                raise LedgerRaced("nodes changed while they were read")
+                raise LedgerConflict("nodes changed while they were read")
         return nodes
 
-    async def write(self, loaded: Loaded, changes: Changes) -> None:
+    async def write(self, loaded: ReadSet, changes: WriteSet) -> None:
         """Give back, take, and record, in that order.
 
         What one statement can hold takes effect with it, at once. More goes into
@@ -151,10 +151,10 @@ class StoreTransaction:
             return
         async with self.connection.transaction():
             if await self._locked(self._marks) != {name: mark[:2] for name, mark in self._marks.items()}:
-                raise LedgerRaced("nodes changed while the batch was decided")
+                raise LedgerConflict("nodes changed while the batch was decided")
             await self._write(loaded, changes, changed)
 
-    def _takes_several(self, view: View, changes: Changes, changed: Iterable[Instance]) -> bool:
+    def _takes_several(self, view: View, changes: WriteSet, changed: Iterable[Instance]) -> bool:
         """Whether more must be written than :file:`record.sql` does."""
         if view.removed or changes.unparked or changes.tried or changes.revived or changes.parked:
             return True
@@ -163,7 +163,7 @@ class StoreTransaction:
         earlier = ((self._before.get(now.id), now) for now in changed)
         return any(was is not None and was.holdings and was.holdings != now.holdings for was, now in earlier)
 
-    async def _write(self, loaded: Loaded, changes: Changes, changed: dict[UUID, Instance]) -> None:
+    async def _write(self, loaded: ReadSet, changes: WriteSet, changed: dict[UUID, Instance]) -> None:
         view = loaded.view
         if view.removed:
             await self._execute("remove_nodes", [node.id for node in view.removed if node.id is not None])

@@ -10,9 +10,9 @@ from schemas.commands import Shape
 from schemas.inventory import Inventory
 from schemas.outcomes import Reason
 from schemas.policy import Policy
-from worker.accounting.host import Host, build_host
-from worker.accounting.place import place
-from worker.accounting.state import Occupancy, Placement, beside, merged
+from worker.accounting.host.compiled import Host, build_host
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Occupancy, Placement, beside, merged
 
 SOMEONE = UUID(int=1)
 NOBODY = Occupancy()

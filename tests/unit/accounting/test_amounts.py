@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.accounting.builders import NOBODY, codes, host, placed, refused, shape
-from worker.accounting.capacity import Capacity
-from worker.accounting.place import place
-from worker.accounting.state import Occupancy
+from worker.accounting.host.capacity import Capacity
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Occupancy
 
 
 def test_capacity_is_what_is_not_reserved_times_the_ratio_rounded_down() -> None:

@@ -21,8 +21,8 @@ from tests.unit.accounting.builders import (
     shape,
     two_cells,
 )
-from worker.accounting.place import place
-from worker.accounting.state import Occupancy, beside
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Occupancy, beside
 
 SMALL, LARGE = {"size_kib": 4, "total": 1048576}, {"size_kib": 2048, "total": 1024}
 

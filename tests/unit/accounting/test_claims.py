@@ -85,7 +85,7 @@ def test_an_instance_is_charged_once_however_often_it_is_claimed() -> None:
     for node in ("a", "b"):
         refused = scene.refused("claim", node, instance=uuid(ONE), project="blue", **asks())
         assert refused == {"instance_exists"}
-    scene.road.publish_body(scene.road.sent[2])
+    scene.path.publish_body(scene.path.sent[2])
     scene.work()
     assert (scene.used("a"), scene.used("b")) == ({"vcpus": 1, "memory_mib": 512}, {})
 
@@ -94,13 +94,13 @@ def test_a_worker_that_dies_around_its_commit_applies_a_command_once() -> None:
     scene = Scene()
     scene.nodes("a")
     claim = scene.send("claim", "a", instance=uuid(ONE), project="blue", **asks())
-    scene.road.work(10, dies_in=0)
+    scene.path.work(10, dies_in=0)
     assert scene.used("a") == {}
-    scene.road.work(10, dies_after=0)
-    first = scene.road.bench.outcomes[claim]
+    scene.path.work(10, dies_after=0)
+    first = scene.path.bench.outcomes[claim]
     scene.work()
     assert scene.used("a") == {"vcpus": 1, "memory_mib": 512}
-    assert scene.road.bench.outcomes[claim] == first
+    assert scene.path.bench.outcomes[claim] == first
     assert len(scene.ledger.entries) == 1
 
 
@@ -129,12 +129,12 @@ def test_a_dry_run_answers_and_changes_nothing() -> None:
     assert scene.ledger.waiting == []
 
 
-def test_a_dry_run_foretells_the_very_assignment() -> None:
+def test_a_dry_run_previews_the_very_assignment() -> None:
     scene = Scene()
     scene.nodes("a", policy={"dedicated_cpus": "0-3"})
     scene.claim("a", ONE, **pinned(1))
-    foretold = scene.claim("a", TWO, dry_run=True, **pinned(2))
-    assert scene.claim("a", TWO, **pinned(2))["assignment"] == foretold["assignment"]
+    previewed = scene.claim("a", TWO, dry_run=True, **pinned(2))
+    assert scene.claim("a", TWO, **pinned(2))["assignment"] == previewed["assignment"]
 
 
 def test_an_id_that_stands_for_another_command_changes_nothing() -> None:
@@ -142,12 +142,12 @@ def test_an_id_that_stands_for_another_command_changes_nothing() -> None:
     scene.nodes("a")
     claim = scene.send("claim", "a", instance=uuid(ONE), project="blue", **asks())
     scene.work()
-    other = json.loads(scene.road.sent[-1]) | {"resources": {"vcpus": 2, "memory_mib": 512}}
-    scene.road.publish_body(json.dumps(other).encode())
+    other = json.loads(scene.path.sent[-1]) | {"resources": {"vcpus": 2, "memory_mib": 512}}
+    scene.path.publish_body(json.dumps(other).encode())
     scene.work()
     assert scene.used("a")["vcpus"] == 1
     assert scene.status(claim) == "applied"
-    assert scene.road.queues["a"] == []
+    assert scene.path.queues["a"] == []
 
 
 def test_a_replay_out_of_order_is_decided_by_what_happened_meanwhile() -> None:
@@ -157,7 +157,7 @@ def test_a_replay_out_of_order_is_decided_by_what_happened_meanwhile() -> None:
     scene.applied("migrate", "a", instance=uuid(ONE), destination="b", reason="live", revision=2)
     scene.applied("confirm", "b", instance=uuid(ONE), revision=3)
     scene.applied("delete", "b", instance=uuid(ONE), revision=4)
-    for body in reversed(scene.road.sent.copy()):
-        scene.road.publish_body(body)
+    for body in reversed(scene.path.sent.copy()):
+        scene.path.publish_body(body)
     scene.work()
     assert (scene.used("a"), scene.used("b")) == ({}, {})

@@ -19,9 +19,9 @@ from tests.unit.accounting.builders import (
     shape,
     two_cells,
 )
-from worker.accounting.cpus import bits_of, mask_of, pack, packable
-from worker.accounting.place import place
-from worker.accounting.state import Occupancy
+from worker.accounting.host.cpus import bits_of, mask_of, pack, packable
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Occupancy
 
 CORES = [mask_of(core) for core in ((0, 4), (1, 5), (2, 6), (3, 7))]
 ALL = mask_of(range(8))

@@ -21,8 +21,8 @@ from tests.unit.accounting.builders import (
     two_cells,
     wanted,
 )
-from worker.accounting.place import place
-from worker.accounting.state import Occupancy, beside
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Occupancy, beside
 
 NIC = [
     pci("0000:05:00.0", type="pf"),

@@ -1,4 +1,4 @@
-"""Audits: what they tell, what they mend, and what they leave alone."""
+"""Audits: what they tell, what they fix, and what they leave alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from schemas import Audit, Claim, Inventory, Policy
 from worker.accounting.decide import decide
-from worker.accounting.decision import Decision
-from worker.accounting.nodes import compiled
 from worker.accounting.post import post
-from worker.accounting.state import Occupancy
-from worker.accounting.view import Facts, Node, Question, View
+from worker.accounting.rules.decision import Decision
+from worker.accounting.rules.nodes import compiled
+from worker.accounting.state.occupancy import Occupancy
+from worker.accounting.state.view import Facts, Node, Question, View
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INSTANCE = UUID("0199c0de-0000-7000-8000-00000000000a")

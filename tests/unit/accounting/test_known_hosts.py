@@ -9,9 +9,9 @@ from schemas.cpuset import parse_cpu_set
 from schemas.inventory import Inventory
 from schemas.policy import Policy, Reserved
 from tests.unit.accounting.builders import NOBODY, pinned, placed
-from worker.accounting.host import build_host
-from worker.accounting.place import place
-from worker.accounting.state import Placement, beside
+from worker.accounting.host.compiled import build_host
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Placement, beside
 from worker.hypervisor.capabilities import parse_capabilities
 from worker.hypervisor.inventory import Observation, inventory_of
 

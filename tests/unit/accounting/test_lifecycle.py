@@ -66,8 +66,8 @@ def test_a_lease_runs_on_while_its_hypervisor_does_not_answer() -> None:
 def test_a_lease_expires_once_however_many_notice_it_and_although_the_clock_was_put_back() -> None:
     scene = leased()
     scene.ledger.advance(61)
-    scene.road.expire_leases()
-    scene.road.expire_leases()
+    scene.path.expire_leases()
+    scene.path.expire_leases()
     scene.ledger.advance(-30)
     scene.work()
     assert scene.used("n") == HELD
@@ -215,7 +215,7 @@ def test_a_delete_frees_nothing_while_a_hypervisor_does_not_answer_and_is_put_aw
     assert scene.status(delete) == "dead"
     assert scene.used("n") == HELD
     scene.world.silent.clear()
-    scene.road.replay(0)
+    scene.path.replay(0)
     scene.work()
     assert scene.status(delete) == "applied"
     assert scene.used("n") == {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.unit.accounting.builders import cells_of, codes, pinned, placed, shape, two_cells
-from worker.accounting.place import place
-from worker.accounting.state import Occupancy
+from worker.accounting.placing.place import place
+from worker.accounting.state.occupancy import Occupancy
 
 SPLIT = {"shared_cpus": "0-1,4-5", "dedicated_cpus": "2-3,6-7"}
 SMALL, LARGE = {"size_kib": 4, "total": 262144}, {"size_kib": 2048, "total": 1024}

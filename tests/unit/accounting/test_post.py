@@ -7,12 +7,12 @@ from uuid import UUID
 import pytest
 
 from schemas import Policy
-from worker.accounting.decision import Decision
-from worker.accounting.instances import Holding, Instance
-from worker.accounting.lifecycle import Expire
 from worker.accounting.post import DoubleUseError, post
-from worker.accounting.state import Occupancy, Placement, Role
-from worker.accounting.view import Node, View
+from worker.accounting.rules.decision import Decision
+from worker.accounting.rules.lifecycle import Expire
+from worker.accounting.state.instances import Holding, Instance
+from worker.accounting.state.occupancy import Occupancy, Placement, Role
+from worker.accounting.state.view import Node, View
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ONE, TWO = UUID(int=1), UUID(int=2)

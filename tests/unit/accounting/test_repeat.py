@@ -8,11 +8,11 @@ import pytest
 from schemas.commands import Shape
 from schemas.policy import Policy
 from tests.unit.accounting.builders import NOBODY, fill, host, pci, pinned, shape, two_cells, wanted
-from worker.accounting.host import Host
-from worker.accounting.place import place
-from worker.accounting.repeat import obstacles, room_for
-from worker.accounting.state import Occupancy, Placement, beside
-from worker.accounting.view import Node
+from worker.accounting.host.compiled import Host
+from worker.accounting.placing.place import place
+from worker.accounting.placing.repeat import obstacles, room_for
+from worker.accounting.state.occupancy import Occupancy, Placement, beside
+from worker.accounting.state.view import Node
 
 TAKEN = Occupancy({"memory_mib": 700, "disk_mib": 0})
 DEVICES = [pci("0000:01:00.0"), pci("0000:02:00.0"), pci("0000:03:00.0")]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.unit.accounting.builders import NOBODY, cells_of, pinned, placed, refused, shape, two_cells, wanted
-from worker.accounting.place import place
+from worker.accounting.placing.place import place
 
 HOST = two_cells({"shared_cpus": "0,4", "dedicated_cpus": "1-3,5-7"})
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from tests.unit.accounting.builders import NOBODY, SOMEONE, cell, host, pci, two_cells
-from worker.accounting.state import Occupancy
+from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.survey import pools, strays
 
 CARD = pci("0000:3b:00.0", cell=0, mdev_types={"nvidia-35": 4})

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from worker.cli import faults
 from worker.cli.app import run, tree
+from worker.cli.common import faults
 from worker.settings import describe_settings
 
 COMMANDS = [

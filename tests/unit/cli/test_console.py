@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from worker.cli import console
+from worker.cli.common import console
 
 
 def test_nothing_printed_steers_the_terminal() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.cli.faults import CommandError
-from worker.cli.lines import batches, open_input
+from worker.cli.common.faults import CommandError
+from worker.cli.common.lines import batches, open_input
 
 
 async def test_every_line_of_a_file_comes_once_with_its_number_and_blank_ones_are_left_out(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from schemas import parse_command
-from worker.cli.producing import RefusedLineError, complete, raw, uuid7
+from worker.operations.producing import RefusedLineError, complete, raw, uuid7
 
 _INSTANCE = "0199c0de-0000-7000-8000-0000000000aa"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from worker.cli.watchdog import watched
+from worker.watchdog import watched
 
 
 async def test_whoever_is_watched_may_end_at_once() -> None:

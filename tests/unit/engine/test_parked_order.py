@@ -6,12 +6,12 @@ from typing import Any
 from uuid import uuid4
 
 from schemas import Policy
-from worker.accounting.state import Occupancy
-from worker.accounting.view import Facts, Node, Observation, View
+from worker.accounting.state.occupancy import Occupancy
+from worker.accounting.state.view import Facts, Node, Observation, View
 from worker.engine.batch import Decider, Result
 from worker.engine.intake import Item, unpark
 from worker.engine.lanes import Lanes
-from worker.engine.ports import NO_REPLY, Known, Loaded, Parked
+from worker.engine.ports import NO_REPLY, Known, Parked, ReadSet
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INSTANCE = str(uuid4())
@@ -29,7 +29,7 @@ def decided(items: list[Item]) -> Result:
     node = Node("cn-1", Policy(), Occupancy(), hypervisor="test:///default", id=1, parked=len(items))
     known = {item.command.id: Known(item.fingerprint, "parked", item.command.kind, "cn-1", "{}") for item in items}
     silent = Facts({"cn-1": Observation(NOW, "test:///default", None, "it does not answer")})
-    loaded = Loaded(View({"cn-1": node}), known, NOW)
+    loaded = ReadSet(View({"cn-1": node}), known, NOW)
     return Decider(loaded, silent, 0.0, timedelta(days=1), lambda _uri: None).run(items)
 
 
@@ -60,12 +60,12 @@ async def test_what_is_brought_back_twice_waits_once() -> None:
     assert lanes.depth == 5
 
 
-async def test_a_command_whose_letter_is_buried_is_not_forgotten_with_the_parked() -> None:
+async def test_a_command_whose_letter_is_dead_lettered_is_not_forgotten_with_the_parked() -> None:
     lanes = Lanes()
-    buried = parked("delete", 1)
-    buried.buried = ("hypervisor_timeout", "")
-    lanes.put_first("cn-1", [buried])
+    dead_lettered = parked("delete", 1)
+    dead_lettered.dead_lettered = ("hypervisor_timeout", "")
+    lanes.put_first("cn-1", [dead_lettered])
     lanes.bring_back("cn-1", [parked("delete", 2)], Facts())
     batch = await lanes.take(8)
     assert batch is not None
-    assert buried in batch.items
+    assert dead_lettered in batch.items

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import parse_command
-from worker.accounting.instances import Holding, Instance
-from worker.accounting.state import Placement
-from worker.engine.burial import Undertaker
+from worker.accounting.state.instances import Holding, Instance
+from worker.accounting.state.occupancy import Placement
+from worker.engine.dead_letters import DeadLetters
 from worker.engine.intake import Item, fingerprint
 from worker.engine.permissions import SENDERS_HEADER, Concern, Permissions, concern_of, senders_of
 from worker.engine.ports import NO_REPLY, Delivery, Parked
@@ -154,13 +154,13 @@ def test_a_replay_needs_leave_for_all_through_whose_hands_it_went() -> None:
 
 
 def test_a_dead_letter_names_everybody_whose_it_was() -> None:
-    class Keeping(Undertaker):
+    class Keeping(DeadLetters):
         def _put(self, letter: Any, origin: Any) -> None:
             kept.append((letter, origin))
 
     kept: list[Any] = []
-    undertaker = Keeping(*[Any] * 3)  # type: ignore[arg-type]
-    undertaker.bury(item("root", senders="mallory", **on(OTHER)), "poison", "")
+    dead_letters = Keeping(*[Any] * 3)  # type: ignore[arg-type]
+    dead_letters.dead_letter(item("root", senders="mallory", **on(OTHER)), "poison", "")
     letter, origin = kept.pop()
     assert letter.headers[SENDERS_HEADER] == "mallory\nroot"
     assert senders_of(origin) == ("mallory", "root")

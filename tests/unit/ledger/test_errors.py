@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from worker.ledger.errors import is_race, is_transient
+from worker.ledger.errors import is_conflict, is_transient
 
 
 def postgres_error(state: str, **fields: str) -> asyncpg.PostgresError:
@@ -42,8 +42,8 @@ def test_mistakes_are_not_the_worlds_doing(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    ("constraint", "raced"),
+    ("constraint", "conflicts"),
     [("node_name_key", True), ("instance_pkey", True), ("command_pkey", True), ("a_cpu_is_pinned_once", False)],
 )
-def test_only_rows_that_two_may_make_at_once_count_as_a_race(constraint: str, raced: bool) -> None:  # noqa: FBT001 - an expectation
-    assert is_race(postgres_error("23505", n=constraint)) is raced
+def test_only_rows_that_two_may_make_at_once_count_as_a_conflict(constraint: str, conflicts: bool) -> None:  # noqa: FBT001 - an expectation
+    assert is_conflict(postgres_error("23505", n=constraint)) is conflicts

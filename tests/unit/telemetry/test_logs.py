@@ -53,7 +53,7 @@ def test_a_line_carries_command_node_and_instance_only_while_they_are_worked_on(
 def test_lines_of_libraries_take_the_same_form(lines: Lines) -> None:
     with log_context(node="cn-017"):
         logging.getLogger("aiormq.connection").warning(
-            "lost %s", "amqp://ledger:hunter2@rabbit:5672/v", extra={"tries": 3}
+            "lost %s", "amqp://ledger:hunter2@rabbit:5672/v", extra={"attempts": 3}
         )
     logging.getLogger("aio_pika").info("too chatty to be heard")
     with warnings.catch_warnings():
@@ -62,7 +62,7 @@ def test_lines_of_libraries_take_the_same_form(lines: Lines) -> None:
     lost, warned = lines()
     assert lost["event"] == "lost amqp://***@rabbit:5672/v"
     assert (lost["logger"], lost["level"], lost["node"]) == ("aiormq.connection", "warning", "cn-017")
-    assert lost["tries"] == 3
+    assert lost["attempts"] == 3
     assert "mind the gap" in warned["event"]
 
 

@@ -9,7 +9,7 @@ checked AS (
     SELECT
         CASE
             WHEN coalesce(array_agg(generation ORDER BY id), '{}') = $2::bigint[] THEN true
-            ELSE nodeledger.outrun('a node')
+            ELSE nodeledger.conflict('a node')
         END AS unchanged
     FROM locked
 ),
@@ -115,8 +115,8 @@ published AS (
 SELECT
     (SELECT unchanged FROM checked)
     AND CASE (SELECT count(*) FROM answers)
-        WHEN cardinality($11::uuid[]) THEN true ELSE nodeledger.outrun('a command')
+        WHEN cardinality($11::uuid[]) THEN true ELSE nodeledger.conflict('a command')
     END
     AND CASE (SELECT count(*) FROM new_instances) + (SELECT count(*) FROM changed_instances)
-        WHEN cardinality($24::uuid[]) THEN true ELSE nodeledger.outrun('an instance')
+        WHEN cardinality($24::uuid[]) THEN true ELSE nodeledger.conflict('an instance')
     END

@@ -1,4 +1,4 @@
--- The rare leftovers of a batch: parked commands that were answered ($1), tries
+-- The rare leftovers of a batch: parked commands that were answered ($1), attempts
 -- of commands that finished ($2), dead letters whose command was answered ($3).
 WITH unparked AS (
     DELETE FROM nodeledger.parked_command WHERE command = ANY ($1::uuid[])

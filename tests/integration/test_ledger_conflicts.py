@@ -1,0 +1,158 @@
+"""Two workers at the same nodes: what one decided on a state that the other changed is never written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from schemas import parse_command
+from tests.commits import commit
+from tests.servers import Database
+from worker.accounting.state.view import Facts
+from worker.engine.batch import Decider, Result, read_keys
+from worker.engine.intake import Item, fingerprint
+from worker.engine.ports import Delivery, LedgerConflict, ReadSet, Transaction, WriteSet
+from worker.ledger.pool import connect_pool
+from worker.ledger.postgres import PostgresLedger
+from worker.ledger.verify import verify
+
+pytestmark = pytest.mark.integration
+
+NODES = ("cn-1", "cn-2", "cn-3", "cn-4")
+WRITTEN = """
+SELECT
+    (SELECT count(*) FROM nodeledger.command WHERE kind <> 'node.put') + (SELECT count(*) FROM nodeledger.allocation)
+    + (SELECT count(*) FROM nodeledger.outbox) + (SELECT count(*) FROM nodeledger.entry)
+"""
+KEEPER, NEWCOMER, PARKED = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
+def item(kind: str, node: str, *, command: UUID | None = None, **fields: object) -> Item:
+    body = {
+        "version": 1,
+        "id": str(command or uuid4()),
+        "kind": kind,
+        "node": node,
+        "issued_at": "2026-01-01T00:00:00Z",
+    }
+    raw = json.dumps({**body, **fields}).encode()
+    parsed = parse_command(raw)
+    return Item(parsed, fingerprint(parsed), Delivery(0, raw, 1, None, redelivered=False, received_at=0.0))
+
+
+def claim(node: str, instance: UUID, *, command: UUID | None = None, memory_mib: int = 64, **fields: object) -> Item:
+    resources = {"vcpus": 1, "memory_mib": memory_mib}
+    return item("claim", node, command=command, instance=str(instance), project="p", resources=resources, **fields)
+
+
+@pytest.fixture
+async def pool(database: Database) -> AsyncIterator[asyncpg.Pool]:
+    made = await connect_pool(database.worker_url, min_size=2, max_size=8)
+    inventory = {"cpus": "0-3", "memory_mib": 65_536}
+    await commit(PostgresLedger(made), [item("node.put", node, inventory=inventory) for node in NODES])
+    yield made
+    await made.close()
+
+
+def statuses(results: list[Result]) -> list[str]:
+    return [rendered.status for result in results for _, rendered in result.outcomes]
+
+
+async def load(transaction: Transaction, *items: Item) -> tuple[ReadSet, WriteSet]:
+    """Load and decide, as a worker does."""
+    loaded = await transaction.load(read_keys(items, Facts()))
+    changes = Decider(loaded, Facts(), 0.0, timedelta(days=1), lambda _uri: None).run(items).changes
+    changes.outbox = uuid4()
+    return loaded, changes
+
+
+CHANGES = {
+    "its node took something": "UPDATE nodeledger.node SET generation = generation + 1 WHERE name = 'cn-1'",
+    "its node is gone": "DELETE FROM nodeledger.node WHERE name = 'cn-1'",
+    "a node that it did not choose took something": (
+        "UPDATE nodeledger.node SET generation = generation + 1 WHERE name = 'cn-2'"
+    ),
+    "its instance is somewhere": f"INSERT INTO nodeledger.instance (id, version) VALUES ('{NEWCOMER}', 1)",
+    "an instance that it looked at changed": (
+        f"UPDATE nodeledger.instance SET version = version + 1 WHERE id = '{KEEPER}'"
+    ),
+    "its command was answered": (
+        "INSERT INTO nodeledger.command (id, fingerprint, kind, status, node, received_at, at, outcome) "
+        f"VALUES ('{PARKED}', '{PARKED}', 'claim', 'parked', 'cn-1', now(), now(), '{{}}')"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_was_decided_on_a_state_that_is_no_more_is_not_written(pool: asyncpg.Pool, change: str) -> None:
+    ledger = PostgresLedger(pool)
+    await commit(ledger, [claim("cn-1", KEEPER)])
+    again = claim("cn-1", KEEPER)  # is refused: it is there already
+    mine = claim("cn-1", NEWCOMER, command=PARKED, candidates=["cn-1", "cn-2"])
+    before = await pool.fetchval(WRITTEN)
+
+    async def meet_a_conflict() -> None:
+        async with ledger.transaction() as transaction:
+            loaded, changes = await load(transaction, again, mine)
+            assert (await pool.execute(CHANGES[change])).endswith(" 1")
+            await transaction.write(loaded, changes)
+
+    with pytest.raises(LedgerConflict):
+        await meet_a_conflict()
+    assert await pool.fetchval(WRITTEN) - before == (change == "its command was answered")
+
+
+async def test_while_a_batch_is_decided_nobody_waits_for_it(pool: asyncpg.Pool) -> None:
+    async with PostgresLedger(pool).transaction() as transaction:
+        await load(transaction, claim("cn-1", NEWCOMER))
+        assert statuses(await asyncio.wait_for(commit(PostgresLedger(pool), [claim("cn-1", KEEPER)]), 30)) == [
+            "applied"
+        ]
+
+
+async def test_a_batch_that_locked_its_nodes_is_not_overtaken(pool: asyncpg.Pool) -> None:
+    async with PostgresLedger(pool).transaction(locking=True) as transaction:
+        loaded, changes = await load(transaction, claim("cn-1", NEWCOMER))
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await pool.execute("SELECT FROM nodeledger.node WHERE name = 'cn-1' FOR UPDATE NOWAIT")
+        await transaction.write(loaded, changes)
+    assert await pool.fetchval("SELECT count(*) FROM nodeledger.allocation") == 1
+
+
+async def test_the_last_of_something_is_given_once_however_many_want_it_at_the_same_time(pool: asyncpg.Pool) -> None:
+    ledgers = [PostgresLedger(pool) for _ in range(6)]
+    most = 40_000  # MiB: more than half of the node
+    claims = [claim("cn-1", uuid4(), memory_mib=most) for _ in ledgers]
+    results = await asyncio.gather(*(commit(ledger, [one]) for ledger, one in zip(ledgers, claims, strict=True)))
+    assert sorted(status for result in results for status in statuses(result)) == ["applied"] + ["rejected"] * 5
+
+
+async def test_workers_that_share_nodes_never_wait_for_each_other_in_a_ring(
+    pool: asyncpg.Pool, database: Database
+) -> None:
+    """Claims that may go anywhere, and deletes, which take several statements."""
+    draw = random.Random(5)
+
+    async def work() -> None:
+        ledger = PostgresLedger(pool)
+        for _ in range(25):
+            mine = {uuid4(): draw.choice(NODES) for _ in range(3)}
+            others = [list(draw.sample(NODES, 3)) for _ in mine]
+            claims = [
+                claim(node, instance, candidates=[node, *(name for name in other if name != node)])
+                for (instance, node), other in zip(mine.items(), others, strict=True)
+            ]
+            assert statuses(await commit(ledger, claims)) == ["applied"] * 3
+            gone = [item("delete", node, instance=str(instance)) for instance, node in mine.items()]
+            assert "dead" not in statuses(await commit(ledger, gone))
+
+    await asyncio.gather(*(work() for _ in range(4)))
+    assert await pool.fetchval(f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{database.name}'") == 0
+    assert [str(difference) async for difference in verify(pool)] == []

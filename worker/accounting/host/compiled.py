@@ -1,0 +1,98 @@
+"""A node as decisions see it: its inventory under its policy, compiled once and never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from schemas.cpuset import format_cpu_set, parse_cpu_mask
+from schemas.inventory import Cell
+from worker.accounting.host.capacity import Capacity, Surcharge, capacity_of, surcharge_of
+from worker.accounting.host.cells import HostCell, host_cell, host_cells
+from worker.accounting.host.cpus import bits_of
+from worker.accounting.host.devices import Catalog, build_catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from schemas.inventory import Inventory
+    from schemas.policy import Limit, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a node may hand out.
+
+    ``capacity`` has the plain resources; ``ceiling`` the same capacities as
+    bare numbers, for the short path through :func:`worker.accounting.placing.place.place`.
+    ``cells`` is empty where the inventory knows of none; ``implicit`` is then
+    the whole host as one cell. With ``pack``, cells that are in use are filled
+    first. ``shared_cpus`` are all CPUs that guests may share.
+    """
+
+    capacity: Mapping[str, Capacity]
+    ceiling: Mapping[str, int]
+    surcharge: Surcharge | None
+    limits: Mapping[str, Limit]
+    traits: frozenset[str]
+    cells: tuple[HostCell, ...]
+    implicit: HostCell
+    pack: bool
+    shared_cpus: str
+    catalog: Catalog
+
+
+def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
+    """Compile an inventory and a policy.
+
+    ``observed`` tells an inventory that a hypervisor reported from one that a
+    producer pushed: of an observed one, no device is handed out unless the
+    policy names it.
+    """
+    online = parse_cpu_mask(inventory.cpus)
+    shared, dedicated = usable_cpus(inventory, policy, online)
+    capacity = _capacity(inventory, policy, shared.bit_count(), dedicated.bit_count())
+    whole = Cell(id=0, cpus=inventory.cpus, memory_mib=inventory.memory_mib)
+    return Host(
+        capacity=capacity,
+        ceiling={name: known.capacity for name, known in capacity.items()},
+        surcharge=surcharge_of(policy.overhead),
+        limits=dict(sorted(policy.limits.items())),
+        traits=frozenset(inventory.traits) | frozenset(policy.traits),
+        cells=host_cells(inventory, online, shared, dedicated, policy),
+        implicit=host_cell(whole, online, shared, dedicated, policy),
+        pack=policy.cell_strategy == "pack",
+        shared_cpus=format_cpu_set(bits_of(shared)),
+        catalog=build_catalog(inventory, policy, observed=observed),
+    )
+
+
+def usable_cpus(inventory: Inventory, policy: Policy, online: int) -> tuple[int, int]:
+    """Masks of the online CPUs that guests may share, and of those that may be given to one guest alone.
+
+    With neither set in the policy, all are shared; with the dedicated ones
+    alone, none is. A CPU that belongs to none of the cells cannot be dedicated:
+    nothing is known of its neighbours.
+    """
+    dedicated = 0 if policy.dedicated_cpus is None else parse_cpu_mask(policy.dedicated_cpus) & online
+    if policy.shared_cpus is not None:
+        shared = parse_cpu_mask(policy.shared_cpus) & online
+    else:
+        shared = online if policy.dedicated_cpus is None else 0
+    if inventory.cells:
+        placed = 0
+        for cell in inventory.cells:
+            placed |= parse_cpu_mask(cell.cpus)
+        dedicated &= placed
+    return shared, dedicated
+
+
+def _capacity(inventory: Inventory, policy: Policy, shared: int, dedicated: int) -> dict[str, Capacity]:
+    ratios, reserved = policy.ratios, policy.reserved
+    return {
+        "vcpus": capacity_of(shared, reserved.vcpus, ratios.vcpus),
+        "pcpus": Capacity(dedicated, 0, dedicated),
+        "memory_mib": capacity_of(inventory.memory_mib, reserved.memory_mib, ratios.memory),
+        "disk_mib": capacity_of(inventory.disk_gib * 1024, reserved.disk_gib * 1024, ratios.disk),
+        **{name: Capacity(total, 0, total) for name, total in sorted(inventory.custom.items())},
+    }

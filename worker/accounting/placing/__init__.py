@@ -1,0 +1,1 @@
+"""Where one guest fits on one host."""

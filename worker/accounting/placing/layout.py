@@ -1,0 +1,170 @@
+"""Laying a guest's cells on a host's, with the networks and devices it needs near them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.cpuset import format_cpu_set
+from worker.accounting.host.cells import fitting_page_size, rooms_of
+from worker.accounting.host.cpus import bits_of, mask_of
+from worker.accounting.placing.keeping import packing, positions_as_before
+from worker.accounting.placing.matching import choose, everywhere
+from worker.accounting.placing.nearby import Nearby
+from worker.accounting.placing.search import arrange, matchable
+from worker.accounting.reasons.cells import too_few_cells, why_no_cells, why_no_networks
+from worker.accounting.reasons.devices import why_no_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from schemas.outcomes import Reason
+    from worker.accounting.host.cells import HostCell, Room
+    from worker.accounting.host.compiled import Host
+    from worker.accounting.host.cpus import Packing
+    from worker.accounting.host.devices import Demand
+    from worker.accounting.placing.guests import Guest, GuestCell, Need
+    from worker.accounting.placing.keeping import Former
+    from worker.accounting.placing.matching import Choice
+    from worker.accounting.state.occupancy import Counters, Occupancy
+
+
+class Layout(NamedTuple):
+    """Where a guest lies: what its cells are charged, the CPUs it has alone, its cells in words, its devices."""
+
+    charge: Counters
+    pins: frozenset[int]
+    cells: list[dict[str, object]]
+    choice: Choice
+
+
+class Table(NamedTuple):
+    """Which page size each guest cell would get on each host cell, by position; None where it does not fit."""
+
+    rooms: Sequence[Room]
+    sizes: Mapping[Need, Sequence[int | None]]
+
+    def rows(self, guest: Guest) -> list[int]:
+        """For each guest cell the mask of positions where it fits."""
+        masks = {
+            need: sum(1 << position for position, size in enumerate(sizes) if size is not None)
+            for need, sizes in self.sizes.items()
+        }
+        return [masks[cell.need] for cell in guest.cells]
+
+
+def lay(
+    host: Host, occupancy: Occupancy, own: Mapping[str, int], guest: Guest, demand: Demand, former: Former
+) -> Layout | list[Reason]:
+    """Lay out a guest, or say why it cannot be.
+
+    One that lies on the host already stays on its cells if it can. A host that
+    knows of no cells still takes a guest that only wants dedicated CPUs: it is
+    then one cell.
+    """
+    cells = host.cells or (() if guest.explicit else (host.implicit,))
+    if len(cells) < len(guest.cells):
+        return [too_few_cells(len(guest.cells), len(cells))]
+    rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned, former.pins), guest, host, demand)
+    needs = {cell.need for cell in guest.cells}
+    used = occupancy.used
+    table = Table(rooms, {n: [fitting_page_size(room, guest, n, used, own) for room in rooms] for n in needs})
+    rows = table.rows(guest)
+    nearby = Nearby([room.cell for room in rooms], guest, demand)
+    positions = positions_as_before(former, rooms, rows)
+    if positions is None or not nearby.satisfied(sum(1 << position for position in positions)):
+        positions = arrange(rows, nearby if demand.wants or nearby.networks else None)
+    if positions is None:
+        return _why_not(table, rows, guest, nearby, occupancy, own)
+    return Layout(*_laid(guest, table, positions, host, former), nearby.choice)
+
+
+def in_order(rooms: list[Room], guest: Guest, host: Host, demand: Demand) -> list[Room]:
+    """The host's cells in the order in which they are tried.
+
+    Where the guest takes them all, as they are. Otherwise cells with many free
+    devices come first for a guest that wants devices and last for one that
+    does not; then, to spread, those with the most CPUs and the most memory
+    free, and to pack, those with the fewest and the least.
+    """
+    if len(rooms) == len(guest.cells):
+        return rooms
+    sign = 1 if host.pack else -1
+
+    def key(room: Room) -> tuple[int, int, int]:
+        devices = (host.catalog.by_cell.get(room.cell.id, 0) & host.catalog.whole & demand.stock.free).bit_count()
+        cpus = -room.vcpus if guest.policy == "shared" else room.free.bit_count()
+        return (-devices if demand.wants else devices, sign * cpus, sign * (room.cell.memory_mib - room.memory_mib))
+
+    return sorted(rooms, key=key)
+
+
+def _laid(
+    guest: Guest, table: Table, positions: Sequence[int], host: Host, former: Former
+) -> tuple[Counters, frozenset[int], list[dict[str, object]]]:
+    charge: Counters = {}
+    pins: set[int] = set()
+    assigned: list[dict[str, object]] = []
+    for number, (cell, position) in enumerate(zip(guest.cells, positions, strict=True)):
+        room = table.rooms[position]
+        size = table.sizes[cell.need][position] or 0
+        packed = None
+        if guest.policy != "shared":
+            packed = packing(room, cell, guest, former.cells.get(number))
+            pins |= _taken(room.cores, packed, guest)
+        _charge_cell(charge, room.cell, cell, size)
+        assigned.append(_assigned(number, cell, room.cell, packed, size if guest.page_size is not None else None))
+    if guest.emulator_threads == "share" and guest.policy != "shared":
+        assigned[0]["emulator_cpus"] = host.shared_cpus
+    return charge, frozenset(pins), assigned
+
+
+def _taken(cores: Sequence[int], packed: Packing, guest: Guest) -> set[int]:
+    """The CPUs that are the guest's alone: with ``isolate`` those beside them on their cores too."""
+    cpus = {*packed.pins, *packed.emulator}
+    if guest.thread_policy == "isolate":
+        mask = mask_of(cpus)
+        cpus.update(cpu for core in cores if core & mask for cpu in bits_of(core))
+    return cpus
+
+
+def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_kib: int) -> None:
+    if cell.shared:
+        charge[host_cell.vcpus_counter] = len(cell.shared)
+    charge[host_cell.memory_counter] = cell.need.memory_mib
+    for pages in host_cell.pages:
+        if pages.size_kib == size_kib:
+            charge[pages.counter] = cell.need.memory_mib * 1024 // size_kib
+
+
+def _assigned(
+    number: int, cell: GuestCell, host_cell: HostCell, packed: Packing | None, size_kib: int | None
+) -> dict[str, object]:
+    pins = zip(cell.dedicated, packed.pins, strict=True) if packed is not None else ()
+    return {
+        "guest_cell": number,
+        "host_cell": host_cell.id,
+        "memory_mib": cell.need.memory_mib,
+        "page_size_kib": size_kib,
+        "pins": {str(vcpu): cpu for vcpu, cpu in pins},
+        "shared_vcpus": format_cpu_set(cell.shared),
+        "shared_cpus": host_cell.shared_cpus if cell.shared else "",
+        "emulator_cpus": format_cpu_set(packed.emulator) if packed is not None else "",
+    }
+
+
+def _why_not(
+    table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, occupancy: Occupancy, own: Mapping[str, int]
+) -> list[Reason]:
+    """What stands in the way: room for the cells, else the networks, else the devices near them."""
+    demand = nearby.demand
+    if not matchable(rows):
+        refused = [why_no_cells(table.rooms, rows, guest, occupancy.used, own)]
+        anywhere = everywhere(demand)
+        if choose(demand, anywhere) is None:
+            refused += why_no_devices(demand, anywhere, occupancy.held)
+        return refused
+    positions = arrange(rows, Nearby(nearby.cells, guest, demand._replace(wants=(), kept=()))) if demand.wants else None
+    if positions is None:
+        return [why_no_networks(table.rooms, rows, guest)]
+    tiers = nearby.tiers(sum(1 << position for position in positions))
+    return why_no_devices(demand, tiers, occupancy.held, [nearby.cells[position].id for position in positions])

@@ -1,0 +1,161 @@
+"""Whether and where one instance fits on one node."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+from worker.accounting.host.capacity import limit_breaches, shortages
+from worker.accounting.host.devices import Demand, Stock
+from worker.accounting.placing.guests import device_contradictions, guest_of
+from worker.accounting.placing.keeping import former_of, kept_offers
+from worker.accounting.placing.layout import Layout, lay
+from worker.accounting.placing.matching import choose, everywhere
+from worker.accounting.placing.traits import trait_breaches
+from worker.accounting.reasons.devices import why_no_devices
+from worker.accounting.state.occupancy import Placement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from schemas.outcomes import Reason
+    from schemas.requests import DeviceRequest, Resources, Topology, Traits
+    from worker.accounting.host.compiled import Host
+    from worker.accounting.placing.guests import Guest
+    from worker.accounting.placing.keeping import Former
+    from worker.accounting.state.occupancy import Counters, Occupancy
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+class Request(Protocol):
+    """What one instance is to hold, as commands carry it."""
+
+    @property
+    def resources(self) -> Resources:
+        """The plain amounts."""
+
+    @property
+    def topology(self) -> Topology | None:
+        """How CPUs and memory are to lie on the host's cells."""
+
+    @property
+    def devices(self) -> Sequence[DeviceRequest]:
+        """The devices."""
+
+    @property
+    def traits(self) -> Traits | None:
+        """What the node must and must not be."""
+
+
+def place(
+    host: Host,
+    occupancy: Occupancy,
+    shape: Request,
+    *,
+    own: Mapping[str, int] = _NOTHING,
+    held: Sequence[Placement] = (),
+) -> Placement | list[Reason]:
+    """Find room for ``shape``, or say everything that stands against it.
+
+    ``occupancy`` is without what the instance itself holds on the node, and
+    ``own`` is what it is charged there now: a counter that does not grow
+    beyond it never refuses. ``held`` are its placements there, the one in use
+    first: cells, CPUs and devices stay the same as far as they can.
+    """
+    if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
+        charge = plain_charge(host, shape.resources)
+        if _fits(host.ceiling, occupancy.used, charge, own):
+            return Placement(charge)
+    return _place(host, occupancy, shape, own, former_of(held))
+
+
+def _place(
+    host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former
+) -> Placement | list[Reason]:
+    resources, topology = shape.resources, shape.topology
+    charge = plain_charge(host, resources)
+    refused = device_contradictions(shape.devices)
+    guest = None if topology is None else guest_of(resources, topology)
+    if isinstance(guest, list):
+        refused += guest
+        guest = None
+        del charge["vcpus"]
+    elif guest is not None:
+        charge = {**_cpus(guest), **{name: amount for name, amount in charge.items() if name != "vcpus"}}
+    reasons = refused + shortages(host.capacity, occupancy.used, charge, own)
+    reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own)
+    if shape.traits is not None:
+        reasons += trait_breaches(host.traits, shape.traits)
+    if refused:
+        return reasons
+    demand = _demand(host, occupancy, shape.devices, former)
+    if guest is not None:
+        layout = lay(host, occupancy, own, guest, demand, former)
+    else:
+        layout = _devices_anywhere(demand, occupancy)
+    if isinstance(layout, list):
+        return reasons + layout
+    return reasons or _placement(host, charge, layout, shape.devices)
+
+
+def plain_charge(host: Host, resources: Resources) -> Counters:
+    """What the plain amounts are charged, overhead included; what is 0 is left out."""
+    vcpus, memory_mib = resources.vcpus, resources.memory_mib
+    if host.surcharge is not None:
+        memory_mib += host.surcharge.memory_mib(vcpus, memory_mib)
+    charge = {"vcpus": vcpus, "memory_mib": memory_mib}
+    if disk_mib := resources.disk.total_mib:
+        charge["disk_mib"] = disk_mib
+    if resources.custom:
+        charge.update(sorted(resources.custom.items()))
+    return charge
+
+
+def _cpus(guest: Guest) -> Counters:
+    """Shared vCPUs and dedicated CPUs, which are separate resources."""
+    return {name: amount for name, amount in (("vcpus", guest.vcpus), ("pcpus", guest.pcpus)) if amount}
+
+
+def _fits(
+    ceiling: Mapping[str, int], used: Mapping[str, int], charge: Mapping[str, int], own: Mapping[str, int]
+) -> bool:
+    for name, amount in charge.items():
+        if used.get(name, 0) + amount > ceiling.get(name, 0) and amount > own.get(name, 0):
+            return False
+    return True
+
+
+def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former) -> Demand:
+    catalog = host.catalog
+    return Demand(
+        catalog,
+        catalog.stock(occupancy.held, occupancy.used) if catalog.offers else Stock(0, {}),
+        [catalog.want(request) for request in requests],
+        [kept_offers(catalog, former, request.name) for request in requests],
+    )
+
+
+def _devices_anywhere(demand: Demand, occupancy: Occupancy) -> Layout | list[Reason]:
+    """Devices for an instance that may lie on any of the host's cells."""
+    anywhere = everywhere(demand)
+    choice = choose(demand, anywhere)
+    if choice is None:
+        return why_no_devices(demand, anywhere, occupancy.held)
+    return Layout({}, frozenset(), [], choice)
+
+
+def _placement(host: Host, charge: Counters, layout: Layout, requests: Sequence[DeviceRequest]) -> Placement:
+    charge = {**charge, **layout.charge}
+    addresses: list[str] = []
+    assigned: list[dict[str, object]] = []
+    for request, taken in zip(requests, layout.choice, strict=True):
+        for number, amount in sorted(taken.items()):
+            device, mdev_type, _ = offer = host.catalog.offers[number]
+            if mdev_type is None:
+                addresses.append(device.address)
+                assigned.append({"name": request.name, "address": device.address})
+                continue
+            charge[offer.counter] = charge.get(offer.counter, 0) + amount
+            assigned += [{"name": request.name, "address": device.address, "mdev_type": mdev_type}] * amount
+    return Placement(charge, layout.pins, tuple(addresses), {"cells": layout.cells, "devices": assigned})

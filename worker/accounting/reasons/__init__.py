@@ -1,0 +1,1 @@
+"""Why a guest does not fit: every reason, in numbers and in words."""

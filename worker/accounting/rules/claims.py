@@ -1,0 +1,145 @@
+"""Claims: one instance on one node, on the first of several that fits, or several all or none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from worker.accounting.rules.decision import Decision, reason, rejected
+from worker.accounting.rules.fit import fit, unreachable
+from worker.accounting.state.instances import Holding, Instance, request_of
+from worker.accounting.state.occupancy import Placement, beside
+from worker.accounting.state.view import Question
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from schemas import Abort, Claim, ClaimMember, Reason
+    from worker.accounting.state.view import View
+
+
+def claim(view: View, command: Claim, now: datetime) -> Decision | Question:
+    """Charge a node, or nodes, for new instances."""
+    members = command.members()
+    refusals = [why for member in members for why in _barred(view, member)]
+    if refusals:
+        return rejected(command.node, refusals)
+    if command.instances is not None:
+        return _claim_group(view, command, members, now)
+    return _claim_one(view, command, members[0], now)
+
+
+def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -> Decision | Question:
+    """Take the first of the candidates that fits; refuse with the reasons of all.
+
+    One that others wait for already is passed over, so that nothing goes ahead of them there.
+    """
+    refusals: list[Reason] = []
+    for name in dict.fromkeys((command.node, *command.candidates)):
+        if command.candidates and name in view.nodes and view.nodes[name].parked:
+            refusals.append(reason("hypervisor_unreachable", f"other commands wait for {name}", node=name))
+            continue
+        result = fit(view, name, member, now, _orphaned(view, member, name))
+        if isinstance(result, Placement):
+            instance = claimed(view, command, member, name, result, now)
+            return Decision("applied", name, instances=(instance,), assignment=result.assignment)
+        if isinstance(result, Question):
+            return result
+        refusals += result
+    if not command.candidates and unreachable(refusals):
+        return Decision("parked", command.node, tuple(refusals))
+    return rejected(command.node, refusals)
+
+
+def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now: datetime) -> Decision | Question:
+    """Take all or none. Members on one node are placed one after the other, each beside those before it."""
+    question = Question()
+    refusals: list[Reason] = []
+    instances: list[Instance] = []
+    scratch = replace(view, nodes=dict(view.nodes))
+    for member in members:
+        result = fit(scratch, member.node, member, now, _orphaned(view, member, member.node))
+        if isinstance(result, Question):
+            question |= result
+        elif isinstance(result, list):
+            refusals += result
+        else:
+            instance = claimed(view, command, member, member.node, result, now)
+            instances.append(instance)
+            node = scratch.nodes[member.node]
+            scratch.nodes[node.name] = replace(node, occupancy=beside(node.occupancy, instance.id, result))
+    if question.inventories:
+        return question
+    if refusals:
+        return rejected(command.node, refusals)
+    assignments = tuple((i, i.holdings[0].node, i.holdings[0].placement.assignment) for i in instances)
+    return Decision("applied", command.node, instances=tuple(instances), assignments=assignments)
+
+
+def claimed(
+    view: View, command: Claim, member: ClaimMember, node: str, placement: Placement, now: datetime
+) -> Instance:
+    """The instance as it is once the claim is applied."""
+    lease = None if command.lease_seconds is None else now + timedelta(seconds=command.lease_seconds)
+    holding = Holding(node, "active", request_of(member), placement, now, lease)
+    before = view.instances.get(member.instance)
+    if before is None:
+        return Instance(
+            member.instance, project=command.project, user=command.user, revision=member.revision, holdings=(holding,)
+        )
+    return replace(
+        before,
+        project=command.project,
+        user=command.user,
+        revision=before.revision if member.revision is None else member.revision,
+        state=None,
+        task=None,
+        stranded=None,
+        holdings=(holding,),
+    )
+
+
+def _barred(view: View, member: ClaimMember) -> list[Reason]:
+    """Why this instance cannot be claimed, whatever the node."""
+    instance = view.instances.get(member.instance)
+    if instance is None:
+        return []
+    if instance.deleted_at is not None:
+        return [reason("superseded", f"instance {instance.id} was deleted", node=member.node)]
+    if instance.revision is not None and member.revision is not None and member.revision <= instance.revision:
+        return [
+            reason(
+                "stale", f"revision {member.revision} is not above the applied {instance.revision}", node=member.node
+            )
+        ]
+    if instance.holdings and not _adoptable(instance, member.node):
+        where = ", ".join(instance.nodes())
+        return [
+            reason("instance_exists", f"instance {instance.id} already holds resources on {where}", node=member.node)
+        ]
+    return []
+
+
+def _adoptable(instance: Instance, node: str) -> bool:
+    """Whether all it holds is what an audit charged for its unclaimed domain on this very node."""
+    return all(holding.role == "orphan" and holding.node == node for holding in instance.holdings)
+
+
+def _orphaned(view: View, member: ClaimMember, node: str) -> Sequence[Placement]:
+    """What an audit charged for the instance on a node, which its claim takes over."""
+    instance = view.instances.get(member.instance)
+    return instance.placements_on(node) if instance is not None else ()
+
+
+def abort(view: View, command: Abort, _now: datetime) -> Decision:
+    """A build failed: release everything, so that the instance may be claimed again."""
+    instance = view.instances[command.instance]
+    failed = view.nodes[command.node].failed_builds + 1 if command.node in view.nodes else 0
+    return Decision(
+        "applied",
+        command.node,
+        instances=(replace(instance.released(), state=None, task=None),),
+        failed_builds={command.node: failed},
+    )

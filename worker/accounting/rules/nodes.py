@@ -1,0 +1,136 @@
+"""Nodes: registering, removing, observing them, and whether they may grow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from worker.accounting.host.compiled import build_host
+from worker.accounting.rules.decision import Decision, reason, refuse
+from worker.accounting.state.occupancy import Occupancy
+from worker.accounting.state.view import Node, Question
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from schemas import NodePut, NodeRemove, Reason
+    from worker.accounting.host.compiled import Host
+    from worker.accounting.state.instances import Instance
+    from worker.accounting.state.view import Observation, View
+
+
+def put_node(view: View, command: NodePut, _now: datetime) -> Decision | Question:
+    """Register a node or replace its settings.
+
+    The hypervisor is asked at once, so that the node's capacity shows; if it
+    does not answer the node is registered all the same.
+    """
+    if (refusal := view.refused_addresses.get(command.hypervisor or "")) is not None:
+        return refuse(command.node, "hypervisor_not_allowed", refusal)
+    observation = view.facts.observations.get(command.node)
+    answered = observation is not None and observation.address == command.hypervisor
+    if command.hypervisor is not None and not answered and not command.dry_run:
+        return Question(inventories=frozenset({command.node}))
+    return Decision("applied", command.node, settings=command)
+
+
+def remove_node(view: View, command: NodeRemove, _now: datetime) -> Decision:
+    """Remove a node; with ``force`` what instances hold there is released, and their requests kept for evacuation."""
+    if command.node not in view.nodes:
+        return refuse(command.node, "node_unknown", f"node {command.node} is not registered")
+    holders = [instance for instance in view.instances.values() if instance.on(command.node)]
+    if holders and not command.force:
+        detail = f"{len(holders)} instances hold resources on {command.node}; move or delete them, or use force"
+        return refuse(command.node, "node_in_use", detail)
+    return Decision(
+        "applied",
+        command.node,
+        instances=tuple(_stranded(holder, command.node) for holder in holders),
+        removed=command.node,
+    )
+
+
+def _stranded(instance: Instance, node: str) -> Instance:
+    """The instance without what it holds on a removed node.
+
+    A move whose old side is gone can still be confirmed; reverted, it leaves
+    the instance stranded. One whose new side is gone is undone. What an audit
+    charged for a domain that nobody claimed goes without a trace.
+    """
+    if instance.with_role("orphan") is not None:
+        return instance.released()
+    rest = tuple(holding for holding in instance.holdings if holding.node != node)
+    request = instance.stranded or instance.on(node)[0].request
+    if not rest:
+        return replace(instance, holdings=(), move=None, stranded=request)
+    if any(holding.role == "move_destination" for holding in rest):
+        return replace(instance, holdings=rest, stranded=request)
+    return replace(instance, holdings=tuple(replace(holding, role="active") for holding in rest), move=None)
+
+
+def apply_settings(view: View, command: NodePut) -> Node:
+    """Make the settings of a ``node.put`` the node's own, and return the node."""
+    node = view.nodes.get(command.node)
+    if node is None:
+        node = Node(command.node, command.policy, Occupancy())
+        view.nodes[command.node] = node
+    moved = node.hypervisor != command.hypervisor
+    node.policy = command.policy
+    node.hypervisor = command.hypervisor
+    if command.inventory is not None:
+        node.inventory, node.observed_at, node.reachable = command.inventory, None, None
+    elif moved:
+        node.observed_at, node.reachable = None, None
+    node.profile_changed = True
+    observation = view.facts.observations.get(command.node)
+    if observation is not None and observation.address == command.hypervisor:
+        _take_in(node, observation)
+    node.host = compiled(node)
+    return node
+
+
+def observe(node: Node, observation: Observation) -> None:
+    """Take in what the node's hypervisor answered. No answer leaves what is known as it is."""
+    if node.hypervisor is not None and node.hypervisor == observation.address and _take_in(node, observation):
+        node.profile_changed = True
+        node.generation += 1
+        node.host = compiled(node)
+
+
+def _take_in(node: Node, observation: Observation) -> bool:
+    """Note an observation; says whether the inventory is another than before."""
+    node.reachable = observation.inventory is not None
+    if observation.inventory is None:
+        return False
+    node.observed_at = observation.at
+    if observation.inventory is node.inventory or observation.inventory == node.inventory:
+        return False
+    node.inventory = observation.inventory
+    return True
+
+
+def compiled(node: Node) -> Host | None:
+    """The node's host, compiled from its inventory and policy; ``None`` while there is no inventory."""
+    if node.inventory is None:
+        return None
+    return build_host(node.inventory, node.policy, observed=node.hypervisor is not None)
+
+
+def inventory_needed(view: View, node: Node, now: datetime) -> Question | Reason | None:
+    """What stands between a node and a decision on its inventory.
+
+    A question where what is known is too old, a reason where the hypervisor was
+    asked and did not answer, nothing where the decision can be made.
+    """
+    if node.hypervisor is None:
+        return None
+    observation = view.facts.observations.get(node.name)
+    if observation is not None and observation.address == node.hypervisor:
+        if observation.inventory is None:
+            return reason("hypervisor_unreachable", observation.detail, node=node.name)
+        return None
+    age = timedelta(seconds=node.policy.max_inventory_age_seconds)
+    if node.observed_at is not None and now - age <= node.observed_at <= now:
+        return None
+    return Question(inventories=frozenset({node.name}))

@@ -1,0 +1,115 @@
+"""An instance: what it holds, where, in which role, and how far its commands have come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from schemas import Shape
+from worker.accounting.state.occupancy import Counters, Placement, Role, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from uuid import UUID
+
+RELEASING_STATES: Final = frozenset({"shelved_offloaded", "deleted"})
+"""Life-cycle states in which an instance keeps nothing on its node."""
+
+_SHAPE_FIELDS: Final = set(Shape.model_fields)
+
+
+def request_of(shape: Shape) -> str:
+    """What a command asks for, as the JSON that :func:`shape_of` reads."""
+    return Shape.__pydantic_serializer__.to_json(shape, include=_SHAPE_FIELDS, exclude_defaults=True).decode()
+
+
+def shape_of(request: str) -> Shape:
+    """What :func:`request_of` wrote."""
+    return Shape.model_validate_json(request)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What an instance holds on one node in one role.
+
+    ``request`` is what was asked for (:func:`request_of`), so that it can be
+    asked of another node later.
+    """
+
+    node: str
+    role: Role
+    request: str
+    placement: Placement
+    claimed_at: datetime
+    lease_expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance as the ledger knows it.
+
+    ``version`` counts its changes and is 0 while it was never stored.
+    ``move`` names the open move, if one is open. ``stranded`` is the request of
+    an instance whose node was removed under it, for its evacuation.
+    ``deleted_at`` makes it a tombstone.
+    """
+
+    id: UUID
+    version: int = 0
+    project: str | None = None
+    user: str | None = None
+    revision: int | None = None
+    state: str | None = None
+    task: str | None = None
+    os_type: str | None = None
+    move: str | None = None
+    stranded: str | None = None
+    holdings: tuple[Holding, ...] = ()
+    deleted_at: datetime | None = None
+
+    def on(self, node: str) -> list[Holding]:
+        """Everything held on one node."""
+        return [holding for holding in self.holdings if holding.node == node]
+
+    def placements_on(self, node: str) -> list[Placement]:
+        """The placements on one node."""
+        return [holding.placement for holding in self.holdings if holding.node == node]
+
+    def charge_on(self, node: str) -> Counters:
+        """What the node is charged for this instance."""
+        return merged(self.placements_on(node))
+
+    def nodes(self) -> Iterator[str]:
+        """The nodes it holds something on, each once."""
+        return iter(dict.fromkeys(holding.node for holding in self.holdings))
+
+    def with_role(self, role: Role) -> Holding | None:
+        """The holding in a role, if there is one."""
+        return next((holding for holding in self.holdings if holding.role == role), None)
+
+    @property
+    def moving(self) -> bool:
+        """Whether a move is open."""
+        return self.with_role("move_destination") is not None
+
+    def settled(self, role: Role) -> Instance:
+        """The move ended: only the side that had ``role`` is kept, and is active.
+
+        The new side is kept for good. The old one goes on as it was: a lease of
+        its own still runs, and where its node was removed meanwhile, what it
+        asked for is still known.
+        """
+        kept = tuple(replace(holding, role="active") for holding in self.holdings if holding.role == role)
+        if role == "move_source":
+            return replace(self, holdings=kept, move=None)
+        return replace(self, holdings=tuple(replace(h, lease_expires_at=None) for h in kept), move=None, stranded=None)
+
+    def released(self) -> Instance:
+        """Holding nothing any more, on any node, and waiting for none."""
+        return replace(self, holdings=(), move=None, stranded=None)
+
+    def without_lease(self, node: str) -> Instance:
+        """With no lease running on what it holds on a node."""
+        holdings = tuple(replace(h, lease_expires_at=None) if h.node == node else h for h in self.holdings)
+        return replace(self, holdings=holdings)

@@ -1,0 +1,181 @@
+"""The settings, and connections to the servers they name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from worker.cli.common.faults import UNREACHABLE, USAGE, CommandError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    import asyncpg
+
+    from worker.broker.session import BrokerOptions, Link, Session
+    from worker.settings import Settings
+
+_CONNECT_SECONDS: Final = 10.0
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run one command's work to its end. What libraries log is left out: what matters comes back as an error."""
+    import uvloop
+
+    logging.getLogger().addHandler(logging.NullHandler())
+    return uvloop.run(work)
+
+
+@asynccontextmanager
+async def reading() -> AsyncIterator[asyncpg.Pool]:
+    """A small pool for reading the ledger: the reader's address where it is set, the worker's otherwise."""
+    settings = _settings()
+    names = ("database_reader_url", "database_url") if settings.database_reader_url else ("database_url",)
+    async with _pool(settings, *names) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def writing() -> AsyncIterator[asyncpg.Pool]:
+    """A small pool in the worker's role."""
+    async with _pool(_settings(), "database_url") as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def owning() -> AsyncIterator[asyncpg.Connection]:
+    """A connection in the role that owns the schema."""
+    import asyncpg
+
+    settings = _settings()
+    try:
+        connection = await asyncpg.connect(
+            settings.required("database_owner_url"), timeout=_CONNECT_SECONDS, ssl=database_tls(settings)
+        )
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise unreachable("database", "NODELEDGER_DATABASE_OWNER_URL", error) from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def broker() -> AsyncIterator[Link]:
+    """A connection to the broker; a command fails rather than waits for a broker that is away."""
+    from worker.broker.session import Session
+
+    async def no_channels(_link: Link) -> None:
+        """Whoever uses the link opens what it needs."""
+
+    options = broker_options(_settings())
+    session = Session(options, "command", on_ready=no_channels, on_lost=lambda _link: None)
+    session.start()
+    try:
+        yield await _first_link(session, attempts=len(options.urls))
+    finally:
+        await session.close()
+
+
+def broker_options(settings: Settings) -> BrokerOptions:
+    """Where the broker is, from the settings.
+
+    Raises:
+        SettingsError: its address is not set.
+        CommandError: a certificate cannot be read, or would not be used.
+    """
+    from worker.broker.session import BrokerOptions, tls_context
+    from worker.settings import broker_addresses
+
+    urls = broker_addresses(settings.required("amqp_url"))
+    encrypted = urlsplit(urls[0]).scheme == "amqps"
+    if not encrypted and (settings.amqp_cafile or settings.amqp_certfile):
+        raise CommandError("NODELEDGER_AMQP_URL is not encrypted though certificates are set: use amqps://", USAGE)
+    try:
+        tls = tls_context(settings.amqp_cafile, settings.amqp_certfile, settings.amqp_keyfile)
+    except OSError as error:
+        raise CommandError(f"cannot use the certificates in NODELEDGER_AMQP_…FILE: {error}", USAGE) from None
+    return BrokerOptions(
+        urls=urls,
+        tls=tls if encrypted else None,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        connect_seconds=_CONNECT_SECONDS,
+    )
+
+
+def database_tls(settings: Settings) -> SSLContext | None:
+    """How the database proves itself, from the settings; ``None`` leaves it to the address.
+
+    Raises:
+        CommandError: a certificate cannot be read.
+    """
+    if settings.database_cafile is None and settings.database_certfile is None:
+        return None
+    from worker.broker.session import tls_context
+
+    try:
+        return tls_context(settings.database_cafile, settings.database_certfile, settings.database_keyfile)
+    except OSError as error:
+        raise CommandError(f"cannot use the certificates in NODELEDGER_DATABASE_…FILE: {error}", USAGE) from None
+
+
+def unreachable(server: str, name: str, error: BaseException | str) -> CommandError:
+    """The error for a server that does not let us in; its address, which may hold a password, is not repeated."""
+    why = " ".join(str(error).split()) or type(error).__name__
+    return CommandError(f"cannot reach the {server}, check that it runs, and {name} ({why})", UNREACHABLE)
+
+
+def _settings() -> Settings:
+    """The settings; their library is loaded only by commands that need them."""
+    from worker.settings import load_settings
+
+    return load_settings()
+
+
+async def _first_link(session: Session, attempts: int) -> Link:
+    """The link of a session's first attempts, one for each node of the broker."""
+    from worker.engine.ports import BrokerUnavailable
+
+    name = "NODELEDGER_AMQP_URL"
+    waiting = asyncio.ensure_future(session.ready(attempts * (_CONNECT_SECONDS + 1)))
+    try:
+        while not waiting.done():
+            await asyncio.wait((waiting,), timeout=0.02)
+            if session.last_error is not None and session.failures >= attempts:
+                raise unreachable("broker", name, session.last_error)
+        return waiting.result()
+    except BrokerUnavailable as error:
+        raise unreachable("broker", name, error) from error
+    finally:
+        waiting.cancel()
+
+
+@asynccontextmanager
+async def _pool(settings: Settings, *names: str) -> AsyncIterator[asyncpg.Pool]:
+    import asyncpg
+
+    from worker.ledger.pool import connect_pool
+
+    url = settings.required(*names)
+    try:
+        pool = await connect_pool(
+            url,
+            max_size=2,
+            connect_timeout=_CONNECT_SECONDS,
+            command_timeout=max(settings.database_command_seconds, 600.0),
+            statement_cache=settings.database_statement_cache,
+            ssl=database_tls(settings),
+            application_name="nodeledger-cli",
+        )
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise unreachable("database", " or ".join(f"NODELEDGER_{name.upper()}" for name in names), error) from error
+    try:
+        yield pool
+    finally:
+        await pool.close()

@@ -1,0 +1,216 @@
+"""A worker's life: its services side by side, and how it stops without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from worker.engine.commit import Committer
+from worker.engine.dead_letters import DeadLetters
+from worker.engine.inquiries import answer, unanswered
+from worker.engine.intake import Refused, receive
+from worker.engine.leases import expire_leases
+from worker.engine.outbox import Outbox
+from worker.engine.parking import ParkedProbes
+from worker.engine.permissions import Permissions
+from worker.engine.shards import Membership, keep_share
+from worker.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from datetime import timedelta
+    from typing import Any
+    from uuid import UUID
+
+    from worker.engine.batch import Inquiry, Result
+    from worker.engine.intake import Item
+    from worker.engine.lanes import Lanes
+    from worker.engine.ports import Broker, Delivery, Hypervisors, Ledger
+    from worker.telemetry.metrics import Metrics
+    from worker.telemetry.tracing import Tracing
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a worker works. Times are in seconds."""
+
+    worker: UUID
+    shards: int
+    batch_limit: int
+    committers: int
+    park_deadline: timedelta
+    probe_least: float
+    probe_most: float
+    sweep_seconds: float
+    shutdown_seconds: float
+    permissions: Permissions = field(default_factory=Permissions)
+
+
+class Intake:
+    """The broker's sink: parses each delivery and puts it on its lane, or aside for the dead letters.
+
+    Made before the broker, which needs somewhere to deliver to, and before the
+    engine, which needs a broker.
+    """
+
+    def __init__(self, lanes: Lanes, shards: int, tracing: Tracing | None = None) -> None:
+        self._lanes = lanes
+        self._shards = shards
+        self._tracing = tracing if tracing is not None and tracing.enabled else None
+        self._dead_letters: DeadLetters | None = None
+        self._early: list[Refused] = []
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take one delivery. Never waits and never raises."""
+        item = receive(delivery, self._shards)
+        if isinstance(item, Refused):
+            if self._dead_letters is None:
+                self._early.append(item)
+            else:
+                self._dead_letters.refuse(item)
+        else:
+            if self._tracing is not None:
+                _trace(item, self._tracing)
+            self._lanes.add(item)
+
+    def dead_letter_with(self, dead_letters: DeadLetters) -> None:
+        """Hand over what is refused from now on, and what was before."""
+        self._dead_letters = dead_letters
+        for refused in self._early:
+            dead_letters.refuse(refused)
+        self._early.clear()
+
+
+def _trace(item: Item, tracing: Tracing) -> None:
+    """Begin a command's span; its answer continues that."""
+    command = item.command
+    about = {"nodeledger.command": str(command.id)}
+    item.span = tracing.begin(item.reply.traceparent, kind=command.kind, node=command.node, attributes=about)
+    item.reply = replace(item.reply, traceparent=item.span.traceparent)
+
+
+class Engine:
+    """Runs the path from intake to acknowledgement."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        lanes: Lanes,
+        broker: Broker,
+        ledger: Ledger,
+        hypervisors: Hypervisors,
+        pool: Membership,
+        metrics: Metrics,
+        options: Options,
+    ) -> None:
+        self._lanes = lanes
+        self._broker = broker
+        self._ledger = ledger
+        self._hypervisors = hypervisors
+        self._pool = pool
+        self._metrics = metrics
+        self._options = options
+        self._dead_letters = DeadLetters(broker, lanes, metrics)
+        self._outbox = Outbox(broker, ledger, metrics, options.sweep_seconds)
+        self._committers = [
+            Committer(
+                lanes,
+                ledger,
+                self._outbox,
+                metrics,
+                options.batch_limit,
+                options.park_deadline,
+                hypervisors.refusal,
+                self._hand_on,
+                options.permissions,
+            )
+            for _ in range(options.committers)
+        ]
+        self._asking: set[asyncio.Task[None]] = set()
+        self._down: str | None = None
+        intake.dead_letter_with(self._dead_letters)
+
+    @property
+    def unpublished(self) -> int:
+        """Messages of committed outcomes that the broker has not confirmed."""
+        return self._outbox.unpublished
+
+    @property
+    def problems(self) -> list[str]:
+        """Why this worker cannot work now, in sentences for an operator."""
+        troubles = (self._down, *(committer.down for committer in self._committers))
+        down = next((trouble for trouble in troubles if trouble is not None), None)
+        return [] if down is None else [f"the database does not answer: {down}"]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then finish what was begun: commit, publish, acknowledge."""
+        services = [asyncio.create_task(service) for service in self._services()]
+        committing = [asyncio.create_task(committer.run(), name="committer") for committer in self._committers]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopping, *services, *committing], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+            _log.info("stopping: finishing what was begun")
+            self._lanes.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._options.shutdown_seconds):
+                    await asyncio.gather(*committing)
+                    await self._outbox.flushed()
+        finally:
+            for task in (stopping, *services, *committing, *self._asking):
+                task.cancel()
+            for task in (stopping, *services, *committing, *self._asking):
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    def _services(self) -> list[Coroutine[Any, Any, None]]:
+        options = self._options
+        attendant = ParkedProbes(
+            self._ledger,
+            self._hypervisors,
+            self._lanes,
+            self._metrics,
+            least=options.probe_least,
+            most=options.probe_most,
+            deadline=options.park_deadline,
+        )
+        return [
+            self._dead_letters.run(),
+            self._outbox.publish(),
+            self._outbox.tidy(),
+            self._outbox.sweep(),
+            attendant.run(),
+            expire_leases(self._ledger, self._lanes),
+            keep_share(self._pool, self._broker, options.worker, options.shards, self._hear_of_database),
+        ]
+
+    def _hear_of_database(self, trouble: str | None) -> None:
+        self._down = trouble
+
+    def _hand_on(self, result: Result) -> None:
+        """What follows a commit: acknowledge, publish, dead-letter, ask."""
+        self._broker.settle([item.delivery for item in result.done if item.delivery is not None])
+        self._outbox.add(result.changes.outbox, result.outcomes)
+        for item, rendered in result.outcomes:
+            if item.span is not None:
+                item.span.end(rendered.status)
+        for item, reason, detail in result.dead_lettered:
+            self._dead_letters.dead_letter(item, reason, detail)
+        for node, inquiry in result.inquiries.items():
+            self._lanes.pause(node)
+            task = asyncio.create_task(self._inquire(node, inquiry), name=f"inquiry {node}")
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _inquire(self, node: str, inquiry: Inquiry) -> None:
+        try:
+            facts = await answer(self._hypervisors, inquiry)
+        except Exception:  # noqa: BLE001 - whatever went wrong, a lane must not wait forever
+            _log.exception("asking a hypervisor failed; its node is taken as unreachable", node=node)
+            facts = unanswered(inquiry)
+        self._lanes.resume(node, facts)

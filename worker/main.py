@@ -1,0 +1,264 @@
+"""One worker, put together: the only place that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+from uuid import UUID, uuid4
+
+import asyncpg
+import uvloop
+
+from worker.api.app import add_read_api
+from worker.broker.rabbit import RabbitBroker
+from worker.cli.common.connect import broker_options, database_tls
+from worker.engine.lanes import Lanes
+from worker.engine.permissions import Permissions
+from worker.engine.ports import LedgerUnavailable
+from worker.engine.services import Engine, Intake, Options
+from worker.gauges import show
+from worker.hypervisor import Hypervisors
+from worker.ledger.dead_letters import store
+from worker.ledger.maintenance import Retention, keep_house
+from worker.ledger.members import Members, agree_on_shards
+from worker.ledger.pool import connect_pool
+from worker.ledger.postgres import PostgresLedger, available
+from worker.settings import SettingsError, load_settings, variable
+from worker.telemetry.http import StatusServer
+from worker.telemetry.logs import configure_logging, get_logger
+from worker.telemetry.metrics import Metrics
+from worker.telemetry.tracing import Tracing, TracingUnavailableError
+from worker.watchdog import watched
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from worker.engine.ports import DeadLetter
+    from worker.settings import Settings
+
+_log = get_logger(__name__)
+
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+_HOUSEKEEPING_SECONDS: Final = 600.0
+_LONGEST_PAUSE: Final = 5.0
+_GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
+
+
+def run() -> int:
+    """Run one worker until SIGTERM or SIGINT; returns its exit status."""
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    _collect_garbage_seldom()
+    return uvloop.run(_run(settings))
+
+
+def _collect_garbage_seldom() -> None:
+    """Look for cycles every so many objects more: the path makes none, and looking through all nodes takes its time."""
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE_THRESHOLDS)
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in _STOPPING:
+        # Not through the loop, which would let signals end the process for a moment when it gives them back.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    try:
+        async with contextlib.AsyncExitStack() as parts:
+            parts.enter_context(watched(loop, settings.hang_seconds))
+            pool = await parts.enter_async_context(_database(settings, stop))
+            if pool is not None:
+                await _work(settings, pool, parts, stop)
+    finally:
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)  # told twice, it has ended well all the same
+    return 0
+
+
+async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncExitStack, stop: asyncio.Event) -> None:
+    """Put the parts together, work, and take them apart in the opposite order."""
+    worker = uuid4()
+    metrics = Metrics(version("nodeledger"))
+    hypervisors = Hypervisors(
+        allowed=settings.hypervisor_allowed,
+        deadline_seconds=settings.hypervisor_deadline_seconds,
+        threads=settings.hypervisor_threads,
+        observe=metrics.asked_hypervisor,
+    )
+    await hypervisors.start()
+    parts.push_async_callback(hypervisors.close)
+    tracing = _tracing(settings)
+    parts.callback(tracing.close)
+    lanes = Lanes()
+    intake = Intake(lanes, settings.shards, tracing)
+    broker = RabbitBroker(
+        broker_options(settings),
+        settings.shards,
+        intake.receive,
+        store=lambda letters: _archive(pool, letters, metrics),
+        prefetch=settings.prefetch,
+        declare=settings.declare_topology,
+        confirm_seconds=settings.confirm_seconds,
+    )
+    members = Members(pool, worker, f"{socket.gethostname()}:{os.getpid()}")
+    engine = Engine(
+        intake,
+        lanes,
+        broker,
+        PostgresLedger(pool),
+        hypervisors,
+        LedgerMembership(members),
+        metrics,
+        _options(settings, worker),
+    )
+    server = StatusServer(metrics.registry, lambda: [*engine.problems, *_broker_problems(broker)])
+    add_read_api(server.app, pool)
+    await server.start(settings.http_host, settings.http_port, settings.http_port_file)
+    parts.push_async_callback(server.close)
+    show(metrics, lanes, engine, broker, hypervisors)
+    broker.start()
+    parts.push_async_callback(broker.close)
+    parts.push_async_callback(broker.drain, 0.0)
+    parts.push_async_callback(_leave, members)
+    housekeeping = asyncio.create_task(_keep_house(pool, settings))
+    parts.callback(housekeeping.cancel)
+    _log.info("worker started", worker=str(worker), shards=settings.shards)
+    await engine.run(stop)
+    _log.info("worker stopped", worker=str(worker))
+
+
+def _options(settings: Settings, worker: UUID) -> Options:
+    return Options(
+        worker=worker,
+        shards=settings.shards,
+        batch_limit=settings.batch_limit,
+        committers=settings.committers,
+        park_deadline=timedelta(seconds=settings.park_deadline_seconds),
+        probe_least=settings.park_probe_min_seconds,
+        probe_most=settings.park_probe_max_seconds,
+        sweep_seconds=settings.outbox_sweep_seconds,
+        shutdown_seconds=settings.shutdown_seconds,
+        permissions=Permissions(settings.permissions),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _database(settings: Settings, stop: asyncio.Event) -> AsyncIterator[asyncpg.Pool | None]:
+    """The pool of connections, once the database answers; none if the worker is told to stop before."""
+    pool = None
+    pause = 0.1
+    while pool is None and not stop.is_set():
+        try:
+            async with available():
+                pool = await _connected(settings)
+        except LedgerUnavailable as trouble:
+            _log.warning("the database does not answer; waiting for it", error=str(trouble))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+    try:
+        yield pool
+    finally:
+        if pool is not None:
+            pool.terminate()
+
+
+async def _connected(settings: Settings) -> asyncpg.Pool:
+    pool = await connect_pool(
+        settings.required("database_url"),
+        min_size=settings.database_pool_min,
+        max_size=settings.database_pool_max,
+        connect_timeout=settings.database_connect_seconds,
+        command_timeout=settings.database_command_seconds,
+        statement_cache=settings.database_statement_cache,
+        ssl=database_tls(settings),
+    )
+    try:
+        async with pool.acquire() as connection:
+            await agree_on_shards(connection, settings.shards)
+    except BaseException:
+        pool.terminate()
+        raise
+    return pool
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerMembership:
+    """The pool of workers as the engine wants it: a database that is away is told in the engine's terms."""
+
+    members: Members
+
+    async def heartbeat(self) -> None:
+        """Say that this worker is alive."""
+        async with available():
+            await self.members.heartbeat()
+
+    async def assign(self, shards: int) -> dict[int, UUID]:
+        """Who should serve each shard now."""
+        async with available():
+            return await self.members.assign(shards)
+
+
+async def _leave(members: Members) -> None:
+    """Leave the pool; a database that is away will miss this worker soon enough."""
+    with contextlib.suppress(LedgerUnavailable, TimeoutError):
+        async with available(), asyncio.timeout(1.0):
+            await members.leave()
+
+
+def _tracing(settings: Settings) -> Tracing:
+    try:
+        return Tracing(settings.trace_exporter, version=version("nodeledger"))
+    except TracingUnavailableError as fault:
+        raise SettingsError(f"{variable('trace_exporter')}: {fault}") from None
+
+
+async def _archive(pool: asyncpg.Pool, letters: Sequence[DeadLetter], metrics: Metrics) -> None:
+    async with pool.acquire() as connection:
+        await store(connection, letters)
+    metrics.archived.inc(len(letters))
+
+
+async def _keep_house(pool: asyncpg.Pool, settings: Settings) -> None:
+    """Let old rows go, now and then. Trouble is told and left to the next time."""
+    retention = _retention(settings)
+    while True:
+        try:
+            async with available():
+                await keep_house(pool, retention)
+        except LedgerUnavailable as trouble:
+            _log.info("housekeeping waits for the database", error=str(trouble))
+        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+
+
+def _retention(settings: Settings) -> Retention:
+    """How long rows are kept; 0 days keep them forever."""
+    forever = timedelta(days=36_500)
+
+    def days(count: int) -> timedelta:
+        return timedelta(days=count) if count else forever
+
+    return Retention(
+        commands=days(settings.retention_command_days),
+        tombstones=days(settings.retention_tombstone_days),
+        dead_letters=days(settings.retention_dead_letter_days),
+        entries=timedelta(days=settings.retention_entry_days) if settings.retention_entry_days else None,
+    )
+
+
+def _broker_problems(broker: RabbitBroker) -> list[str]:
+    state = broker.state
+    if state.consuming and state.publishing:
+        return []
+    if state.blocked is not None:
+        return [f"the broker takes no messages: {state.blocked}"]
+    return [f"the broker is away: {state.last_error or 'connecting'}"]

@@ -1,0 +1,1 @@
+"""What an operator does beyond reading: sending, replaying, dry runs, giving up, resharding."""

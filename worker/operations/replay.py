@@ -1,0 +1,133 @@
+"""What a dead letter would do now, and sending it once more.
+
+A letter is sent as it came, byte for byte, to the shard its node has today.
+Its id makes a second replay, or one that was interrupted before it was
+written down, harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+from uuid import UUID
+
+from schemas import Command, MalformedCommandError, parse_command
+from worker.engine.envelope import Envelope
+from worker.engine.intake import fingerprint
+from worker.ledger import dead_letters
+from worker.ledger.dead_letters import Letter, LetterFilter
+from worker.ledger.statements import statement
+from worker.operations.dry_run import NoPreview, Preview
+from worker.operations.producing import Sendable
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from worker.ledger.statements import Connection
+    from worker.operations.sending import Sender
+
+Verdict = Literal["try", "duplicate", "unfit"]
+_PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What would become of a letter: ``command`` is there if it can be sent."""
+
+    letter: Letter
+    verdict: Verdict
+    text: str
+    command: Sendable | None
+
+
+async def forecasts(
+    pool: asyncpg.Pool, which: LetterFilter, *, again: bool = False, preview: Preview | None = None
+) -> AsyncIterator[list[Forecast]]:
+    """Every letter of a filter in the order they came, so in the order of each node, a page at a time.
+
+    ``again`` takes letters too that were replayed before and are not resolved.
+    Without ``preview``, what can be sent is not looked at any further.
+    """
+    preview = preview or NoPreview()
+    states: tuple[dead_letters.LetterState, ...] = ("open", "replayed") if again else ("open",)
+    meant = LetterFilter(which.ids, states, which.reason, which.node, which.kind, which.group)
+    after = 0
+    while True:
+        async with pool.acquire() as connection:
+            page = await dead_letters.select(connection, meant, after=after, limit=_PAGE, bodies=True)
+            read = [_read(letter) for letter in page]
+            known = await _known(connection, [command.id for command in read if not isinstance(command, str)])
+        if page:
+            await preview.read([command for command in read if not isinstance(command, str)])
+            pairs = zip(page, read, strict=True)
+            yield [_forecast(letter, command, known, preview) for letter, command in pairs]
+            after = page[-1].id
+        if len(page) < _PAGE:
+            return
+
+
+def _read(letter: Letter) -> Command | str:
+    """The letter's command as it is understood today, or why it is none."""
+    try:
+        return parse_command(letter.body or b"")
+    except MalformedCommandError as error:
+        return f"{error.reason}: {error.detail}"
+
+
+async def _known(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, str]]:
+    """What the ledger has of commands: the content their ids stand for, and how far they have come."""
+    rows = await connection.fetch(statement("show_statuses"), ids)
+    return {row["id"]: (row["fingerprint"], row["status"]) for row in rows}
+
+
+def _forecast(
+    letter: Letter, command: Command | str, known: Mapping[UUID, tuple[UUID, str]], preview: Preview
+) -> Forecast:
+    if isinstance(command, str):
+        return Forecast(letter, "unfit", f"would be dead-lettered again: {command}", None)
+    envelope = Envelope.of_letter(letter.headers)
+    sendable = Sendable(letter.body or b"", command.node, command.kind, command.id, envelope)
+    own = fingerprint(command)
+    content, status = known.get(command.id, (own, None))
+    if content != own:
+        return Forecast(letter, "unfit", "would be dead-lettered again: its id stands for another content", None)
+    if status in {"applied", "rejected"}:
+        return Forecast(letter, "duplicate", f"duplicate: it is {status} already, its outcome is sent again", sendable)
+    return Forecast(letter, "try", preview.tell(command, letter), sendable)
+
+
+class Replay:
+    """Sends letters again, at most ``rate`` a second, and writes down who did it."""
+
+    def __init__(self, pool: asyncpg.Pool, sender: Sender, actor: str, rate: float | None) -> None:
+        self._pool = pool
+        self._sender = sender
+        self._actor = actor
+        self._rate = rate
+        self._due = asyncio.get_running_loop().time()
+
+    async def send(self, page: Sequence[Forecast]) -> int:
+        """Send what can be sent of a page, in order; returns how many."""
+        fit = [forecast for forecast in page if forecast.command is not None]
+        step = len(fit) if self._rate is None else max(1, int(self._rate / 4))
+        for start in range(0, len(fit), step or 1):
+            part = fit[start : start + step]
+            await self._keep_pace(len(part))
+            await self._sender.send([forecast.command for forecast in part if forecast.command])
+            letters = [forecast.letter for forecast in part]
+            await self._pool.execute(
+                statement("dead_letter_replayed"),
+                [letter.id for letter in letters],
+                [letter.attempts for letter in letters],
+                self._actor,
+            )
+        return len(fit)
+
+    async def _keep_pace(self, count: int) -> None:
+        if self._rate is None:
+            return
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, self._due - now))
+        self._due = max(now, self._due) + count / self._rate
