@@ -220,15 +220,16 @@ class Parked:
 class Changes:
     """Everything one batch changes.
 
-    ``postings`` come with the command they belong to. ``outbox`` names this
+    ``postings`` come with the command they belong to, ``unparked`` commands with
+    the node they were parked for. ``outbox`` names this
     batch until all its outcomes are published. ``revived`` are commands that
-    had been put away as dead and are answered now.
+    were seen before, so that a letter may tell of them, and are applied or rejected now.
     """
 
     answers: list[Answer] = field(default_factory=list)
     postings: list[tuple[UUID, str, Posting]] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
-    unparked: list[UUID] = field(default_factory=list)
+    unparked: dict[UUID, str] = field(default_factory=dict)
     tried: list[UUID] = field(default_factory=list)
     revived: list[UUID] = field(default_factory=list)
     outbox: UUID | None = None
@@ -292,6 +293,9 @@ class Ledger(Protocol):
         Asking is left to the caller for a time that doubles with each call,
         between ``least`` and ``most`` seconds.
         """
+
+    async def forget_probes(self) -> None:
+        """Ask nodes no more for which nothing is parked."""
 
     async def probe_again(self, node: str, seconds: float) -> None:
         """Have a node that answered asked again after so many seconds, if something is still parked then."""

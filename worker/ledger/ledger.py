@@ -43,6 +43,17 @@ class PostgresLedger:
         """Nodes with parked commands that are to be asked now."""
         return [row["node"] for row in await self._fetch("due_probes", limit, least, most)]
 
+    async def forget_probes(self) -> None:
+        """Ask nodes no more for which nothing is parked.
+
+        In two statements, so that the second sees what was parked until the
+        first had its locks; who parks something afterwards waits for them.
+        """
+        async with available(), self._pool.acquire() as connection, connection.transaction():
+            rows = await connection.fetch(statement("idle_probes"))
+            if rows:
+                await connection.execute(statement("forget_probes"), [row["node"] for row in rows])
+
     async def probe_again(self, node: str, seconds: float) -> None:
         """Ask a node again soon: it answered."""
         await self._fetch("probe_again", node, seconds)

@@ -36,12 +36,17 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many rows left, of each kind, and what was done beside it."""
+    """How many rows left, of each kind, and what was done beside it.
+
+    ``mended`` counts nodes and commands that contradicted what is parked, as an
+    earlier version could leave them.
+    """
 
     commands: int
     tombstones: int
     dead_letters: int
     resolved: int
+    mended: int
     portions_carried: int
     months_made: int
     months_dropped: int
@@ -65,6 +70,7 @@ async def keep_house(pool: asyncpg.Pool, retention: Retention | None = None, *, 
         tombstones=await _purge(pool, "purge_tombstones", kept.tombstones, portion),
         dead_letters=await _purge(pool, "purge_dead_letters", kept.dead_letters, portion),
         resolved=await _resolve_all(pool, portion),
+        mended=await pool.fetchval(statement("mend_parked")),
         portions_carried=carried,
         months_made=made,
         months_dropped=dropped,
