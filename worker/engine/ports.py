@@ -284,6 +284,9 @@ class Ledger(Protocol):
     async def count_tries(self, commands: Sequence[UUID]) -> None:
         """Note, before they begin, that commands are tried once more."""
 
+    async def uncount_attempts(self, commands: Sequence[UUID]) -> None:
+        """Take one count of each back: they wait, and are counted again before they go on."""
+
     async def parked_in_all(self) -> tuple[int, int]:
         """How many commands are parked, and of how many nodes."""
 
@@ -303,8 +306,8 @@ class Ledger(Protocol):
     async def parked(self, node: str, limit: int) -> list[Parked]:
         """The first parked commands of a node, in their order."""
 
-    async def due_leases(self, limit: int) -> list[Lease]:
-        """Leases that ran out."""
+    async def due_leases(self, limit: int, after: Lease | None = None) -> list[Lease]:
+        """Leases that ran out, in the order of their ends and of their fields, after one of them."""
 
     async def unpublished(self, age: float, limit: int) -> list[Unpublished]:
         """Batches older than ``age`` seconds whose outcomes may not all be published."""
