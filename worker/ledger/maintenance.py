@@ -22,7 +22,8 @@ class Retention:
     """How long rows are kept; at least a day.
 
     ``commands`` is how long an id is recognised, ``tombstones`` how long a
-    deleted instance is. Dead letters go only once they are resolved or
+    deleted instance is, and longer where a parked command or a dead letter that
+    is not dealt with could still claim it. Dead letters go only once they are resolved or
     discarded. Entries go by whole months and are carried forward into one line
     for each instance that holds something; ``None`` keeps them all.
     """
