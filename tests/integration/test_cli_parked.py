@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import aio_pika
 import asyncpg
 import pytest
 
+from schemas import COMMAND_EXCHANGE, DEFAULT_SHARDS, command_key, shard_of
 from tests.integration.cli_harness import INSTANCES, as_lines, claim, shell, worker
 from tests.integration.test_cli_dead import stamped
 from tests.servers import Database, Vhost
@@ -67,4 +69,32 @@ async def test_parked_commands_are_listed_given_up_and_pushed_and_what_was_given
         answered = await operator.run("send", "--wait", text=as_lines(commands))
         assert [line["status"] for line in answered.lines] == ["applied"] * 3
         assert (await operator.run("verify")).status == 0
+        await connection.close()
+
+
+@pytest.mark.timeout(300)
+async def test_a_copy_of_a_parked_command_on_a_wrong_shard_is_dead_lettered_and_the_command_applied_later(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    operator = shell(database, vhost)
+    command = stamped(claim("lv-1", INSTANCES[0], resources=SMALL))
+    async with worker(operator, tmp_path):
+        await operator.run("send", text=as_lines([at("qemu+tls://127.0.0.1:1/system"), command]))
+        connection = await asyncpg.connect(database.worker_url)
+        await until(connection, 1, "SELECT count(*) FROM nodeledger.parked_command")
+        broker = await aio_pika.connect(vhost.url)
+        exchange = await (await broker.channel()).get_exchange(COMMAND_EXCHANGE, ensure=False)
+        sent = await connection.fetchval("SELECT body FROM nodeledger.parked_command")
+        for _ in range(2):
+            await exchange.publish(aio_pika.Message(sent), command_key((shard_of("lv-1") + 1) % DEFAULT_SHARDS))
+        letter = "SELECT state FROM nodeledger.dead_letter WHERE reason = 'misrouted' AND attempts = 2"
+        await until(connection, "open", letter)
+        assert (await operator.run("verify")).status == 0
+        await operator.run("send", text=as_lines([at("test:///default")]))
+        await operator.run("parked", "push", "lv-1")
+        status = "SELECT status FROM nodeledger.command WHERE id = $1"
+        await until(connection, "applied", status, UUID(command["id"]))
+        await until(connection, "resolved", letter)
+        assert (await operator.run("verify")).status == 0
+        await broker.close()
         await connection.close()

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
-from tests.integration.ledger_seed import MOVING, PINNED, SHARED, days, seed
+from tests.integration.ledger_seed import DELETED, MOVING, PINNED, SHARED, days, seed
 from tests.servers import Database
 from worker.ledger.history import HistoryFilter, history, node_at, use_over_time
 from worker.ledger.maintenance import Retention, keep_house
@@ -114,3 +114,26 @@ async def test_old_rows_leave_and_the_rest_stays(ledger: asyncpg.Pool) -> None:
 async def test_the_worker_cannot_have_young_rows_removed(ledger: asyncpg.Pool, call: str) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError, match="younger than a day"):
         await ledger.fetchval(f"SELECT nodeledger.{call}")
+
+
+@pytest.mark.parametrize(
+    ("state", "instance", "kept"),
+    [("open", DELETED, 1), ("replayed", DELETED, 1), ("open", None, 1), ("open", PINNED, 0), ("discarded", DELETED, 0)],
+)
+async def test_a_deleted_instance_is_remembered_while_a_dead_letter_could_claim_it(
+    ledger: asyncpg.Pool, state: str, instance: UUID | None, kept: int
+) -> None:
+    command = uuid4()
+    await ledger.execute(
+        "INSERT INTO nodeledger.command (id, fingerprint, kind, status, node, instance, received_at, at, outcome)"
+        " VALUES ($1, $1, 'claim', 'dead', 'cn-1', $2, $3, $3, '{}')",
+        command, instance, days(0),
+    )  # fmt: skip
+    await ledger.execute(
+        "INSERT INTO nodeledger.dead_letter"
+        " (digest, reason, detail, fingerprint, body, kind, command, first_seen, last_seen, state)"
+        " VALUES ($1, 'poison', '', '', '', 'claim', $1, $2, $2, $3)",
+        command, days(0), state,
+    )  # fmt: skip
+    await keep_house(ledger)
+    assert await ledger.fetchval("SELECT count(*) FROM nodeledger.instance WHERE id = $1", DELETED) == kept

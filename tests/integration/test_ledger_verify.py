@@ -52,9 +52,13 @@ async def test_a_ledger_that_agrees_with_itself_has_no_differences(ledger: async
         ("UPDATE nodeledger.instance SET deleted_at = now()", {"instance"}),
         ("UPDATE nodeledger.instance SET move = 'migrate' WHERE move IS NULL", {"instance"}),
         ("DELETE FROM nodeledger.node WHERE name = 'cn-2'", {"use", "instance", "charge"}),
-        ("DELETE FROM nodeledger.parked_command", {"parked"}),
+        ("TRUNCATE nodeledger.parked_command", {"parked"}),
         ("UPDATE nodeledger.node SET parked = parked + 1", {"parked"}),
-        ("UPDATE nodeledger.command SET status = 'applied'", {"parked"}),
+        ("UPDATE nodeledger.parked_command SET command = gen_random_uuid()", {"parked"}),
+        (
+            "ALTER TABLE nodeledger.command DISABLE TRIGGER USER; UPDATE nodeledger.command SET status = 'dead'",
+            {"parked"},
+        ),
     ],
 )  # fmt: skip
 async def test_damage_is_found_and_named(

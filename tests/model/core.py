@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,20 +50,21 @@ class CoreLedger:
         for name in want.members:
             instances |= {id: one for id, one in self.instances.items() if one.on(name)}
         names = want.nodes.union(*(one.nodes() for one in instances.values()))
-        return View({name: _copied(self.nodes[name]) for name in names if name in self.nodes}, instances)
+        view = View({name: _copied(self.nodes[name]) for name in names if name in self.nodes}, instances)
+        view.waiting = Counter(p.node for p in self.waiting if p.blocking and p.node not in view.nodes)
+        return view
 
     def _write(self, loaded: ReadSet, changes: WriteSet) -> None:
+        self.waiting = [parked for parked in self.waiting if parked.command not in changes.unparked]
+        self.waiting += [replace(p, parked_at=p.parked_at or loaded.now) for p in changes.parked]
         for node in loaded.view.removed:
             self.nodes.pop(node.name, None)
         for node in loaded.view.nodes.values():
             if node.id is None:
                 node.id = len(self.entries) + 1
-                node.parked += sum(p.blocking for p in self.waiting if p.node == node.name)
             self.nodes[node.name] = node
         self.instances |= loaded.view.instances
         self.known |= loaded.known
-        self.waiting = [parked for parked in self.waiting if parked.command not in changes.unparked]
-        self.waiting += [replace(p, parked_at=p.parked_at or loaded.now) for p in changes.parked]
         for command, _, posting in changes.postings:
             self.entries.append({
                 "node": posting.node,

@@ -236,6 +236,22 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.path.sent:
             self.path.publish_body(self.path.sent[-1 - which % min(20, len(self.path.sent))])
 
+    @rule(which=st.integers(0, 10_000))
+    def deliver_on_a_wrong_shard(self, which: int) -> None:
+        """Mostly what was sent last, which may be parked, or still on its way."""
+        if self.path.sent:
+            self.path.misroute(self.path.sent[-1 - which % min(5, len(self.path.sent))])
+
+    @precondition(_waiting)
+    @rule(number=_small, retrieved=st.booleans())
+    def replace_the_node_that_does_not_answer(self, number: int, retrieved: bool) -> None:
+        """Remove it with all it holds, and put it again while what was parked for it is being answered."""
+        self.send("node.remove", "gamma", force=True)
+        if retrieved:
+            self.path.work(20)
+            self.probe("gamma")
+        self.put_node("gamma", number)
+
     @rule(which=st.integers(0, 10_000), node=_node)
     def reuse_an_id(self, which: int, node: str) -> None:
         if self.path.sent:

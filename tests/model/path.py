@@ -51,6 +51,8 @@ class AnyPath(Protocol):
 
     def replay(self, which: int) -> None: ...
 
+    def misroute(self, body: bytes) -> None: ...
+
 
 class ModelLedger(Protocol):
     """Decides and stores."""
@@ -95,6 +97,8 @@ class Message:
     command: Json
     body: bytes
     redelivered: bool = False
+    astray: bool = False
+    """It came on another shard than its node's, and its letter is in the dead letters."""
 
 
 @dataclass
@@ -108,6 +112,7 @@ class CommandPath:
     queues: dict[str, list[Message]] = field(default_factory=dict)
     lanes: dict[str, deque[Item]] = field(default_factory=dict)
     inquiries: dict[str, Inquiry] = field(default_factory=dict)
+    astray: list[Message] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
     sent: list[bytes] = field(default_factory=list)
     answered: set[int] = field(default_factory=set)
@@ -128,7 +133,10 @@ class CommandPath:
     def _deliver(self, message: Message) -> None:
         delivery = Delivery(0, message.body, message.number, message, message.redelivered, 0.0)
         command = parse_command(message.body)
-        self.lanes.setdefault(command.node, deque()).append(Item(command, fingerprint(command), delivery))
+        item = Item(command, fingerprint(command), delivery)
+        if message.astray:
+            item.dead_lettered = ("misrouted", "it came on another shard")
+        self.lanes.setdefault(command.node, deque()).append(item)
 
     def work(self, limit: int, *, dies_in: int | None = None, dies_after: int | None = None) -> None:
         """Work until nothing waits; or die just before or just after the commit of a batch."""
@@ -229,7 +237,7 @@ class CommandPath:
         self.lanes.clear()
         self.inquiries.clear()
         self.offered = Facts()
-        for queue in self.queues.values():
+        for queue in (*self.queues.values(), self.astray):
             for message in queue:
                 message.redelivered = True
                 self._deliver(message)
@@ -256,8 +264,8 @@ class CommandPath:
 
     def _acknowledge(self, item: Item) -> None:
         if item.delivery is not None:
-            queue = self.queues[item.command.node]
-            queue[:] = [message for message in queue if message.number != item.delivery.tag]
+            for queue in (self.queues.get(item.command.node, []), self.astray):
+                queue[:] = [message for message in queue if message.number != item.delivery.tag]
 
     def _dead_letter(self, item: Item, reason: str, detail: str) -> None:
         source = item.delivery or item.parked
@@ -287,3 +295,11 @@ class CommandPath:
     def replay(self, which: int) -> None:
         if self.dead:
             self.publish_body(self.dead.pop(which % len(self.dead)))
+
+    def misroute(self, body: bytes) -> None:
+        """The same bytes once more, on a shard that is not their node's."""
+        self.published += 1
+        message = Message(self.published, json.loads(body), body, astray=True)
+        self.astray.append(message)
+        self.dead.append(body)
+        self._deliver(message)

@@ -75,7 +75,9 @@ def post(view: View, command: Command | Expire, decision: Decision) -> list[Post
     for name in touched:
         view.nodes[name].generation += 1
     if decision.removed is not None:
-        view.removed.append(view.nodes.pop(decision.removed))
+        gone = view.nodes.pop(decision.removed)
+        view.removed.append(gone)
+        view.waiting[gone.name] = gone.parked
     return postings
 
 

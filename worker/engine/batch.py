@@ -21,6 +21,7 @@ from worker.accounting.state.view import Question
 from worker.engine.outcomes import Rendered, render, render_dead
 from worker.engine.permissions import Permissions, senders_of
 from worker.engine.ports import Known, OutcomeRecord, Parked, ReadKeys, WriteSet
+from worker.engine.statuses import FINAL, may_move
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,30 +161,23 @@ class Decider:
             self._answer(item, decision)
 
     def _settled_before(self, item: Item, known: Known) -> bool:
-        """Deal with a command whose id was seen before; says whether nothing is left to decide."""
+        """Deal with an id that was seen before; says whether what came ends here, and its command stays as it is."""
         if known.fingerprint != item.fingerprint:
             detail = f"id {item.command.id} was used before by another command ({known.kind} on {known.node})"
             self.result.dead_lettered.append((item, "id_reuse", detail))
             return True
-        if item.parked is not None and known.status != "parked":
-            self.result.done.append(item)  # it was brought back twice, and answered the first time
-            return True
-        if known.status in {"applied", "rejected"}:
-            if item.dead_lettered is None:
-                self._answer_again(item, known)
-            self.result.done.append(item)
-            return True
-        if known.status == "parked" and item.parked is None and item.dead_lettered is None:
+        if may_move(known.status, "message" if item.parked is None else "parked row"):
+            return False
+        if item.parked is None and item.dead_lettered is None:
             self._answer_again(item, known)
-            self.result.done.append(item)
-            return True
-        return False
+        self._tried(item)
+        self.result.done.append(item)
+        return True
 
     def _answer_again(self, item: Item, known: Known) -> None:
         """A duplicate gets the stored outcome."""
         self.result.duplicates += 1
         self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
-        self._tried(item)
 
     def _tried(self, item: Item) -> None:
         """A command that was delivered before came to its end: its attempts are over."""
@@ -289,13 +283,16 @@ class Decider:
     def _unpark(self, item: Item) -> None:
         if item.parked is None:
             return
-        self.result.changes.unparked.append(item.command.id)
+        self.result.changes.unparked[item.command.id] = item.parked.node
         self._count_parked(item, -item.parked.blocking)
 
     def _count_parked(self, item: Item, change: int) -> None:
         """Count a parked command that others wait behind; a change of its node like any other."""
-        node = self.loaded.view.nodes.get(item.command.node)
-        if node is not None and change:
+        view, name = self.loaded.view, item.command.node
+        node = view.nodes.get(name)
+        if node is None:
+            view.waiting[name] = view.waiting.get(name, 0) + change
+        elif change:
             node.parked += change
             node.generation += 1
 
@@ -303,7 +300,7 @@ class Decider:
         """Keep an outcome under the command's id, to be published after the commit."""
         command = item.command
         before = self.loaded.known.get(command.id)
-        if before is not None and before.status == "dead":
+        if before is not None and rendered.status in FINAL:
             self.result.changes.revived.append(command.id)
         self._tried(item)
         answer = OutcomeRecord(

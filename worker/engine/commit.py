@@ -85,6 +85,8 @@ class Committer:
 
         Their attempts are counted before they begin. Those that were begun and not
         finished go alone, so that what kills the process takes no other with it.
+        What has to wait for an answer is counted when it begins again: whoever
+        kills the worker meanwhile, it does not.
         """
         before = [item for item in items if item.delivery is not None and item.delivery.redelivered]
         if fresh := [item for item in before if item.attempts is None]:
@@ -92,9 +94,12 @@ class Committer:
             for item in fresh:
                 item.attempts = attempts.get(item.command.id, 0)
         if any(item.attempts for item in before):
-            return await self._one_by_one(items, facts)
-        await self._count(before)
-        return await self._isolating(items, facts)
+            results = await self._one_by_one(items, facts)
+        else:
+            await self._count(before)
+            results = await self._isolating(items, facts)
+        await self._uncount([item for result in results for item in result.held if item.counted])
+        return results
 
     async def _one_by_one(self, items: Sequence[Item], facts: Facts) -> list[Result]:
         results: list[Result] = []
@@ -205,6 +210,13 @@ class Committer:
             await self._patiently(lambda: self.ledger.count_attempts([item.command.id for item in fresh]))
         for item in fresh:
             item.counted = True
+
+    async def _uncount(self, waiting: Sequence[Item]) -> None:
+        """Take back the count of those that go back to their lanes."""
+        if waiting:
+            await self._patiently(lambda: self.ledger.uncount_attempts([item.command.id for item in waiting]))
+        for item in waiting:
+            item.counted = False
 
     async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Ask the ledger until it answers."""

@@ -23,7 +23,7 @@ _log = get_logger(__name__)
 
 _NODES_AT_ONCE: Final = 64
 _COMMANDS_AT_ONCE: Final = 500
-_COUNT_SECONDS: Final = 10.0
+_TIDY_SECONDS: Final = 10.0
 
 
 class ParkedProbes:
@@ -53,25 +53,26 @@ class ParkedProbes:
         self._deadline = deadline
 
     async def run(self) -> None:
-        """Probe, and count what waits, forever."""
+        """Probe, count what waits, and forget what waits no more, forever."""
         loop = asyncio.get_running_loop()
-        counted = -_COUNT_SECONDS
+        tidied = -_TIDY_SECONDS
         while True:
             await asyncio.sleep(self._least)
             try:
-                if loop.time() - counted >= _COUNT_SECONDS:
-                    counted = loop.time()
-                    await self._count()
+                if loop.time() - tidied >= _TIDY_SECONDS:
+                    tidied = loop.time()
+                    await self._tidy()
                 nodes = await self._ledger.due_probes(_NODES_AT_ONCE, least=self._least, most=self._most)
                 addresses = await self._ledger.addresses(nodes)
                 await asyncio.gather(*(self._probe(node, addresses.get(node)) for node in nodes))
             except LedgerUnavailable as trouble:
                 _log.info("probing waits for the database", error=str(trouble))
 
-    async def _count(self) -> None:
+    async def _tidy(self) -> None:
         commands, nodes = await self._ledger.parked_in_all()
         self._metrics.parked.set(commands)
         self._metrics.parked_nodes.set(nodes)
+        await self._ledger.forget_probes()
 
     async def _probe(self, node: str, address: str | None) -> None:
         """Bring a node's parked commands back if it answers, or if they have waited for too long.

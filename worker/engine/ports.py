@@ -220,15 +220,16 @@ class Parked:
 class WriteSet:
     """Everything one batch changes.
 
-    ``postings`` come with the command they belong to. ``outbox`` names this
+    ``postings`` come with the command they belong to, ``unparked`` commands with
+    the node they were parked for. ``outbox`` names this
     batch until all its outcomes are published. ``revived`` are commands that
-    had been put away as dead and are answered now.
+    were seen before, so that a letter may tell of them, and are applied or rejected now.
     """
 
     answers: list[OutcomeRecord] = field(default_factory=list)
     postings: list[tuple[UUID, str, Posting]] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
-    unparked: list[UUID] = field(default_factory=list)
+    unparked: dict[UUID, str] = field(default_factory=dict)
     tried: list[UUID] = field(default_factory=list)
     revived: list[UUID] = field(default_factory=list)
     outbox: UUID | None = None
@@ -283,6 +284,9 @@ class Ledger(Protocol):
     async def count_attempts(self, commands: Sequence[UUID]) -> None:
         """Note, before they begin, that commands are tried once more."""
 
+    async def uncount_attempts(self, commands: Sequence[UUID]) -> None:
+        """Take one count of each back: they wait, and are counted again before they go on."""
+
     async def parked_in_all(self) -> tuple[int, int]:
         """How many commands are parked, and of how many nodes."""
 
@@ -293,14 +297,17 @@ class Ledger(Protocol):
         between ``least`` and ``most`` seconds.
         """
 
+    async def forget_probes(self) -> None:
+        """Ask nodes no more for which nothing is parked."""
+
     async def probe_again(self, node: str, seconds: float) -> None:
         """Have a node that answered asked again after so many seconds, if something is still parked then."""
 
     async def parked(self, node: str, limit: int) -> list[Parked]:
         """The first parked commands of a node, in their order."""
 
-    async def due_leases(self, limit: int) -> list[Lease]:
-        """Leases that ran out."""
+    async def due_leases(self, limit: int, after: Lease | None = None) -> list[Lease]:
+        """Leases that ran out, in the order of their ends and of their fields, after one of them."""
 
     async def unpublished(self, age: float, limit: int) -> list[Unpublished]:
         """Batches older than ``age`` seconds whose outcomes may not all be published."""

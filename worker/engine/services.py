@@ -11,7 +11,7 @@ from worker.engine.commit import Committer
 from worker.engine.dead_letters import DeadLetters
 from worker.engine.inquiries import answer, unanswered
 from worker.engine.intake import Refused, receive
-from worker.engine.leases import expire_leases
+from worker.engine.leases import Leases
 from worker.engine.outbox import Outbox
 from worker.engine.parking import ParkedProbes
 from worker.engine.permissions import Permissions
@@ -114,6 +114,7 @@ class Engine:
         self._pool = pool
         self._metrics = metrics
         self._options = options
+        self._leases = Leases(ledger, lanes)
         self._dead_letters = DeadLetters(broker, lanes, metrics)
         self._outbox = Outbox(broker, ledger, metrics, options.sweep_seconds)
         self._committers = [
@@ -185,7 +186,7 @@ class Engine:
             self._outbox.tidy(),
             self._outbox.sweep(),
             attendant.run(),
-            expire_leases(self._ledger, self._lanes),
+            self._leases.run(),
             keep_share(self._pool, self._broker, options.worker, options.shards, self._hear_of_database),
         ]
 
@@ -194,7 +195,10 @@ class Engine:
 
     def _hand_on(self, result: Result) -> None:
         """What follows a commit: acknowledge, publish, dead-letter, ask."""
-        self._broker.settle([item.delivery for item in result.done if item.delivery is not None])
+        deliveries = [item.delivery for item in result.done if item.delivery is not None]
+        self._broker.settle(deliveries)
+        if len(deliveries) < len(result.done) or result.dead_lettered:
+            self._leases.ended([*result.done, *(item for item, _, _ in result.dead_lettered)])
         self._outbox.add(result.changes.outbox, result.outcomes)
         for item, rendered in result.outcomes:
             if item.span is not None:

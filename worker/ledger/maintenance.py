@@ -22,7 +22,8 @@ class Retention:
     """How long rows are kept; at least a day.
 
     ``commands`` is how long an id is recognised, ``tombstones`` how long a
-    deleted instance is. Dead letters go only once they are resolved or
+    deleted instance is, and longer where a parked command or a dead letter that
+    is not dealt with could still claim it. Dead letters go only once they are resolved or
     discarded. Entries go by whole months and are carried forward into one line
     for each instance that holds something; ``None`` keeps them all.
     """
@@ -36,12 +37,17 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many rows left, of each kind, and what was done beside it."""
+    """How many rows left, of each kind, and what was done beside it.
+
+    ``mended`` counts nodes and commands that contradicted what is parked, as an
+    earlier version could leave them.
+    """
 
     commands: int
     tombstones: int
     dead_letters: int
     resolved: int
+    mended: int
     portions_carried: int
     months_made: int
     months_dropped: int
@@ -65,6 +71,7 @@ async def keep_house(pool: asyncpg.Pool, retention: Retention | None = None, *, 
         tombstones=await _purge(pool, "purge_tombstones", kept.tombstones, portion),
         dead_letters=await _purge(pool, "purge_dead_letters", kept.dead_letters, portion),
         resolved=await _resolve_all(pool, portion),
+        mended=await pool.fetchval(statement("mend_parked")),
         portions_carried=carried,
         months_made=made,
         months_dropped=dropped,

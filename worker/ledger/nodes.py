@@ -13,6 +13,7 @@ from schemas import Inventory, Policy
 from worker.accounting.host.compiled import build_host
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Node
+from worker.engine.ports import LedgerConflict
 from worker.ledger.statements import statement
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ def _profile(policy: str, inventory: str | None, observed: bool) -> tuple[Policy
 
 
 async def write_profiles(connection: Connection, nodes: Sequence[Node]) -> None:
-    """Store new nodes, and new settings and inventories of those that are there."""
+    """Store new nodes, and new settings and inventories of those that are there.
+
+    Raises:
+        LedgerConflict: not as much is parked for a new node as was counted.
+    """
     for node in nodes:
         capacity = to_json({name: _capacity(node.host, name) for name in node.host.capacity} if node.host else {})
         profile = (
@@ -102,7 +107,9 @@ async def write_profiles(connection: Connection, nodes: Sequence[Node]) -> None:
         )
         if node.id is None:
             [added] = await connection.fetch(statement("put_node"), node.name, node.generation, *profile)
-            node.id, node.parked = added["node_id"], node.parked + added["waiting"]
+            if added["waiting"] != node.parked:
+                raise LedgerConflict(f"what is parked for {node.name} changed while it was put")
+            node.id = added["node_id"]
         else:
             await connection.execute(statement("put_profile"), node.id, *profile)
         node.profile_changed = False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from worker.engine.ports import Lease, LedgerUnavailable, OutcomeRecord, Parked, Reply, Unpublished
 from worker.ledger.errors import is_transient
@@ -15,9 +17,10 @@ from worker.ledger.store import StoreTransaction, transaction
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
-    from uuid import UUID
 
     import asyncpg
+
+_BEFORE_ALL: Final = Lease("", UUID(int=0), datetime.min.replace(tzinfo=UTC))
 
 
 class PostgresLedger:
@@ -39,9 +42,24 @@ class PostgresLedger:
         """Note that commands are tried once more."""
         await self._fetch("count_attempts", commands)
 
+    async def uncount_attempts(self, commands: Sequence[UUID]) -> None:
+        """Note that commands wait before they are tried."""
+        await self._fetch("uncount_attempts", commands)
+
     async def due_probes(self, limit: int, *, least: float, most: float) -> list[str]:
         """Nodes with parked commands that are to be asked now."""
         return [row["node"] for row in await self._fetch("due_probes", limit, least, most)]
+
+    async def forget_probes(self) -> None:
+        """Ask nodes no more for which nothing is parked.
+
+        In two statements, so that the second sees what was parked until the
+        first had its locks; who parks something afterwards waits for them.
+        """
+        async with available(), self._pool.acquire() as connection, connection.transaction():
+            rows = await connection.fetch(statement("idle_probes"))
+            if rows:
+                await connection.execute(statement("forget_probes"), [row["node"] for row in rows])
 
     async def probe_again(self, node: str, seconds: float) -> None:
         """Ask a node again soon: it answered."""
@@ -56,9 +74,11 @@ class PostgresLedger:
         ((commands, nodes),) = await self._fetch("parked_in_all")
         return commands, nodes
 
-    async def due_leases(self, limit: int) -> list[Lease]:
-        """Leases that ran out."""
-        return [Lease(**row) for row in await self._fetch("due_leases", limit)]
+    async def due_leases(self, limit: int, after: Lease | None = None) -> list[Lease]:
+        """Leases that ran out, in their order, after one of them."""
+        last = after or _BEFORE_ALL
+        rows = await self._fetch("due_leases", limit, last.expired_at, last.instance, last.node)
+        return [Lease(**row) for row in rows]
 
     async def unpublished(self, age: float, limit: int) -> list[Unpublished]:
         """Batches whose outcomes may not all be published."""

@@ -126,6 +126,9 @@ class StoreTransaction:
         if elsewhere:
             raise LedgerConflict("instances hold something on other nodes too", elsewhere)
         loaded.view.nodes = await self._nodes(found)
+        if absent := wanted.nodes - found.keys():
+            counts = await self.connection.fetch(statement("waiting_for"), list(absent))
+            loaded.view.waiting = {row["node"]: row["waiting"] for row in counts}
         return loaded
 
     async def _nodes(self, found: dict[str, tuple[int, int]]) -> dict[str, Node]:
@@ -167,15 +170,16 @@ class StoreTransaction:
         view = loaded.view
         if view.removed:
             await self._execute("remove_nodes", [node.id for node in view.removed if node.id is not None])
+        if changes.unparked or changes.tried or changes.revived:
+            await self._execute("settle", list(changes.unparked), changes.tried, changes.revived)
+        if changes.parked:
+            await self._execute("park", *columns([_parked_row(p, loaded.now) for p in changes.parked], 11))
+        await self._keep_absent_nodes(changes)
         if profiles := [node for node in view.nodes.values() if node.profile_changed]:
-            await write_profiles(self.connection, profiles)
+            await write_profiles(self.connection, profiles)  # counts what is parked for new ones
         given, taken = self._difference(view, changed.values())
         if any(given):
             await self._execute("release", *columns(given[0], 3), *columns(given[1], 3), *columns(given[2], 3))
-        if changes.unparked or changes.tried or changes.revived:
-            await self._execute("settle", changes.unparked, changes.tried, changes.revived)
-        if changes.parked:
-            await self._execute("park", *columns([_parked_row(p, loaded.now) for p in changes.parked], 11))
         await self._execute(
             "record",
             *columns(self._checks(view), 2),
@@ -190,6 +194,12 @@ class StoreTransaction:
             changes.published,
             loaded.now,
         )
+
+    async def _keep_absent_nodes(self, changes: WriteSet) -> None:
+        """Begin again where a node has come, and counted what is unparked here for one that was not there."""
+        absent = {name for name in changes.unparked.values() if name not in self._marks}
+        if absent and await self._locked(absent):
+            raise LedgerConflict("nodes were put while the batch was decided", absent)
 
     def _checks(self, view: View) -> list[Row]:
         """Ids and generations of the nodes as loaded, in the order of the ids; those that are removed have none."""

@@ -73,7 +73,7 @@ def apply_settings(view: View, command: NodePut) -> Node:
     """Make the settings of a ``node.put`` the node's own, and return the node."""
     node = view.nodes.get(command.node)
     if node is None:
-        node = Node(command.node, command.policy, Occupancy())
+        node = Node(command.node, command.policy, Occupancy(), parked=view.waiting.pop(command.node, 0))
         view.nodes[command.node] = node
     moved = node.hypervisor != command.hypervisor
     node.policy = command.policy

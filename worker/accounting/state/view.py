@@ -91,11 +91,13 @@ class View:
 
     Every node and instance that a command names is looked up before: one that
     is missing here does not exist. Of nodes that are to be removed or audited, every
-    instance that holds something there is in it.
+    instance that holds something there is in it. ``waiting`` counts what is
+    parked for nodes that are not there: it holds others up again once they are.
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
     instances: dict[UUID, Instance] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     removed: list[Node] = field(default_factory=list)
+    waiting: dict[str, int] = field(default_factory=dict)
     refused_addresses: dict[str, str] = field(default_factory=dict)

@@ -1,11 +1,6 @@
 -- Nodes whose parked commands may go on, left to the caller for a while ($2 to
--- $3 seconds, doubling); nodes with nothing parked are forgotten.
-WITH idle AS (
-    DELETE FROM nodeledger.probe AS p
-    WHERE p.next_at <= now()
-        AND NOT EXISTS (SELECT FROM nodeledger.parked_command AS c WHERE c.node = p.node)
-),
-due AS (
+-- $3 seconds, doubling).
+WITH due AS (
     SELECT p.node
     FROM nodeledger.probe AS p
     WHERE p.next_at <= now()

@@ -1,9 +1,12 @@
--- A new node, with its profile. Commands may still wait for one of its name that was removed.
-WITH added AS (
+-- A new node, with its profile. Commands may still be parked for one of its name
+-- that was removed: they are locked, so that whoever is just answering one is
+-- waited for, or finds the node.
+WITH waiting AS (
+    SELECT 1 FROM nodeledger.parked_command AS c WHERE c.node = $1 AND c.blocking FOR UPDATE
+),
+added AS (
     INSERT INTO nodeledger.node (name, generation) VALUES ($1, $2) RETURNING id
 )
 INSERT INTO nodeledger.node_profile (node_id, hypervisor, policy, inventory, capacity)
 SELECT id, $3, $4::text::jsonb, $5::text::jsonb, $6::text::jsonb FROM added
-RETURNING
-    node_id,
-    (SELECT count(*) FROM nodeledger.parked_command AS c WHERE c.node = $1 AND c.blocking) AS waiting
+RETURNING node_id, (SELECT count(*) FROM waiting) AS waiting

@@ -1,5 +1,6 @@
 -- The rare leftovers of a batch: parked commands that were answered ($1), attempts
--- of commands that finished ($2), dead letters whose command was answered ($3).
+-- of commands that finished ($2), dead letters whose command was applied or
+-- rejected ($3). Which letters that settles is as in dead_letter_resolve.sql.
 WITH unparked AS (
     DELETE FROM nodeledger.parked_command WHERE command = ANY ($1::uuid[])
 ),
@@ -11,7 +12,13 @@ resolved AS (
     FROM (
         SELECT id
         FROM nodeledger.dead_letter
-        WHERE command = ANY ($3::uuid[]) AND state IN ('open', 'replayed')
+        WHERE
+            command = ANY ($3::uuid[])
+            AND state IN ('open', 'replayed')
+            AND (
+                reason IN ('poison', 'hypervisor_timeout', 'misrouted', 'unknown_kind', 'unsupported_version')
+                OR (state = 'replayed' AND reason <> 'id_reuse')
+            )
         ORDER BY id
         FOR NO KEY UPDATE
     ) AS answered

@@ -1,0 +1,1 @@
+SELECT nodeledger.mend_parked();
