@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from worker.accounting.view import Facts
     from worker.engine.intake import Item
-    from worker.engine.ports import Loaded
+    from worker.engine.ports import Delivery, Loaded
 
 
 @dataclass(slots=True)
@@ -49,7 +49,8 @@ class Result:
     their nodes are answered. ``buried`` go to the dead letters. ``stuck`` are
     nodes of which a parked command has to stay so, and with it all behind it;
     ``leaving`` those of which one is put away, and what else was parked behind it
-    is decided once that is written down.
+    is decided once that is written down. ``again`` are duplicates, which get
+    the stored outcome once more.
     """
 
     changes: Changes = field(default_factory=Changes)
@@ -61,7 +62,12 @@ class Result:
     buried: list[tuple[Item, str, str]] = field(default_factory=list)
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
     leaving: set[str] = field(default_factory=set)
-    duplicates: int = 0
+    again: list[Item] = field(default_factory=list)
+
+    def settled(self) -> list[Delivery]:
+        """What may be acknowledged: all that is done, but for those whose answer is not safe before it is published."""
+        again = {id(item) for item in self.again}
+        return [item.delivery for item in self.done if item.delivery is not None and id(item) not in again]
 
 
 def wanted(items: Sequence[Item], facts: Facts) -> Wanted:
@@ -181,7 +187,7 @@ class Decider:
 
     def _answer_again(self, item: Item, known: Known) -> None:
         """A duplicate gets the stored outcome."""
-        self.result.duplicates += 1
+        self.result.again.append(item)
         self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
         self._tried(item)
 

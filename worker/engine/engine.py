@@ -140,6 +140,11 @@ class Engine:
         return self._outbox.unpublished
 
     @property
+    def refused(self) -> int:
+        """Messages that the broker refused and that are to be tried again."""
+        return self._outbox.refused
+
+    @property
     def problems(self) -> list[str]:
         """Why this worker cannot work now, in sentences for an operator."""
         troubles = (self._down, *(committer.down for committer in self._committers))
@@ -182,6 +187,7 @@ class Engine:
         return [
             self._undertaker.run(),
             self._outbox.publish(),
+            self._outbox.retry(),
             self._outbox.tidy(),
             self._outbox.sweep(),
             attendant.run(),
@@ -194,8 +200,8 @@ class Engine:
 
     def _hand_on(self, result: Result) -> None:
         """What follows a commit: acknowledge, publish, bury, ask."""
-        self._broker.settle([item.delivery for item in result.done if item.delivery is not None])
-        self._outbox.add(result.changes.outbox, result.outcomes)
+        self._broker.settle(result.settled())
+        self._outbox.add(result.changes.outbox, result.outcomes, result.again)
         for item, rendered in result.outcomes:
             if item.span is not None:
                 item.span.end(rendered.status)
