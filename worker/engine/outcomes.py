@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -13,13 +14,19 @@ from worker.engine.ports import Outgoing
 from worker.telemetry.tracing import TRACEPARENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from schemas.outcomes import Status
     from worker.accounting.decision import Decision
     from worker.accounting.view import View
     from worker.engine.intake import AnyCommand
     from worker.engine.ports import Loaded, Reply
+
+MOST_DRIFT_BYTES: Final = 512 * 1024
+"""Differences are listed up to this size: some 2,000 domains. With all else an answer stays below 1 MiB.
+
+What RabbitMQ takes is 16 MiB at most as it comes; what a subscriber reads at once is less.
+"""
 
 _UNTRACED: Final[Mapping[str, str]] = {}
 
@@ -47,7 +54,7 @@ def render(loaded: Loaded, command: AnyCommand, decision: Decision | None, statu
                 for instance, where, assignment in decision.assignments
             ]
         if decision.drift is not None:
-            document["drift"] = decision.drift
+            document["drift"] = _bounded(decision.drift)
         if any(reason.code == "not_permitted" for reason in decision.reasons):
             document["usage"] = {}
         document["reasons"] = [reason.model_dump(exclude_none=True) for reason in decision.reasons]
@@ -59,6 +66,22 @@ def render_dead(loaded: Loaded, command: AnyCommand, reason: str, detail: str) -
     document = _head(loaded, command, command.node, "dead")
     document["dead_letter"] = {"reason": reason, "detail": detail}
     return Rendered(command.kind, "dead", command.node, to_json(document).decode())
+
+
+def _bounded(drift: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """What an audit found, in full up to a size; what is beyond it is counted by kind."""
+    told: list[Mapping[str, object]] = []
+    size = 0
+    more: Counter[object] = Counter()
+    for found in drift:
+        size += len(to_json(found)) if size <= MOST_DRIFT_BYTES else 0
+        if size <= MOST_DRIFT_BYTES:
+            told.append(found)
+        else:
+            more[found["kind"]] += 1
+    for kind, count in more.items():
+        told.append({"kind": kind, "detail": f"{count} more of this kind, not listed to keep the answer short"})
+    return told
 
 
 def _head(loaded: Loaded, command: AnyCommand, node: str, status: str) -> dict[str, object]:
