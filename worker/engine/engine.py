@@ -114,8 +114,8 @@ class Engine:
         self._pool = pool
         self._metrics = metrics
         self._options = options
-        self._undertaker = Undertaker(broker, lanes, metrics)
         self._outbox = Outbox(broker, ledger, metrics, options.sweep_seconds)
+        self._undertaker = Undertaker(broker, lanes, metrics, self._outbox.answer_dead)
         self._committers = [
             Committer(
                 lanes,

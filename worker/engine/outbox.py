@@ -15,10 +15,12 @@ import asyncio
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from worker.engine.outcomes import Rendered, messages
+from worker.engine.intake import reply_of
+from worker.engine.outcomes import Rendered, dead_answer, messages
 from worker.engine.ports import BrokerUnavailable, LedgerUnavailable
 from worker.engine.retrier import TOO_LARGE, Retrier, attempt
 from worker.engine.retries import LONGEST_SECONDS, Refused, Retries
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from worker.engine.intake import Item
-    from worker.engine.ports import Broker, Delivery, Ledger, NotConfirmed, Outgoing, Unpublished
+    from worker.engine.ports import Broker, DeadLetter, Delivery, Ledger, NotConfirmed, Outgoing, Unpublished
     from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
@@ -116,9 +118,20 @@ class Outbox:
                 batch.received.append(item.delivery.received_at)
         batch.unsettled += [item.delivery for item in again if item.delivery is not None]
         if batch.outgoing:
-            self._waiting.append(batch)
-            self._idle.clear()
-            self._arrived.set()
+            self._enqueue(batch)
+
+    def answer_dead(self, letter: DeadLetter, delivery: Delivery) -> None:
+        """Tell the sender of a message that has no outcome under its id, and settle its delivery after that."""
+        batch = _Batch(None, dead_answer(letter, reply_of(delivery), datetime.now(UTC)), unsettled=[delivery])
+        if batch.outgoing:
+            self._enqueue(batch)
+        else:
+            self._broker.settle(batch.unsettled)
+
+    def _enqueue(self, batch: _Batch) -> None:
+        self._waiting.append(batch)
+        self._idle.clear()
+        self._arrived.set()
 
     def take_published(self) -> list[UUID]:
         """The batches published since this was last asked, to be noted with the next commit."""

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic_core import to_json
 
-from schemas.commands import Claim, InstanceCommand
+from schemas.commands import KINDS, Claim, InstanceCommand
 from schemas.routing import OUTCOME_EXCHANGE, outcome_key
 from worker.engine.ports import Outgoing
 from worker.telemetry.tracing import TRACEPARENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from schemas.outcomes import Status
     from worker.accounting.decision import Decision
     from worker.accounting.view import View
     from worker.engine.intake import AnyCommand
-    from worker.engine.ports import Loaded, Reply
+    from worker.engine.ports import DeadLetter, Loaded, Reply
 
 MOST_DRIFT_BYTES: Final = 512 * 1024
 """Differences are listed up to this size: some 2,000 domains. With all else an answer stays below 1 MiB.
@@ -66,6 +67,36 @@ def render_dead(loaded: Loaded, command: AnyCommand, reason: str, detail: str) -
     document = _head(loaded, command, command.node, "dead")
     document["dead_letter"] = {"reason": reason, "detail": detail}
     return Rendered(command.kind, "dead", command.node, to_json(document).decode())
+
+
+def dead_answer(letter: DeadLetter, reply: Reply, now: datetime) -> list[Outgoing]:
+    """What tells the sender of a message that is no command, or another command's, that it is in the dead letters.
+
+    Only what could be read of it is told, and to nobody if that is not its id.
+    Subscribers are told where its kind and node could be read too, and where the
+    id is not that of another command, whose outcome they know.
+    """
+    if letter.command is None:
+        return []
+    node, kind = letter.node or "", letter.kind or ""
+    document = {
+        "version": 1,
+        "command": letter.command,
+        "kind": kind,
+        "status": "dead",
+        "node": node,
+        "instance": None,
+        "at": now,
+        "generation": 0,
+        "dry_run": False,
+        "usage": {},
+        "reasons": [],
+        "dead_letter": {"reason": letter.reason, "detail": letter.detail},
+    }
+    rendered = Rendered(kind, "dead", node, to_json(document).decode())
+    everybody = kind in KINDS and node and letter.reason != "id_reuse"
+    found = messages(rendered, str(letter.command), reply)
+    return [message for message in found if everybody or not message.exchange]
 
 
 def _bounded(drift: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:

@@ -17,6 +17,7 @@ from worker.engine.ports import (
     Answer,
     Broker,
     BrokerUnavailable,
+    DeadLetter,
     Delivery,
     Ledger,
     NotConfirmed,
@@ -327,3 +328,33 @@ async def test_the_answer_to_a_duplicate_is_not_dropped_however_many_batches_wai
     assert "to-1" in scene.broker.taken
     assert "to-2" not in scene.broker.taken, "that one is left to the sweeper"
     assert BATCH not in scene.outbox.take_published()
+
+
+async def test_a_refused_message_is_let_go_once_its_sender_is_told() -> None:
+    scene = Scene({})
+    scene.broker.away = True
+    delivery = Delivery(0, b"{}", 9, None, False, 0.0, reply_to="sender")
+    async with running(scene.outbox.publish()):
+        scene.outbox.answer_dead(DeadLetter(b"{}", "malformed", "no", UUID(int=1), "cn-1", "claim"), delivery)
+        await scene.broker.until(lambda: scene.broker.calls)
+        assert not scene.broker.settled
+        scene.broker.away = False
+        await scene.broker.until(lambda: scene.broker.settled)
+    assert scene.broker.taken == ["claim.dead.cn-1", "sender"]
+
+
+@pytest.mark.parametrize(
+    ("letter", "told"),
+    [
+        (DeadLetter(b"", "malformed", "no", None, "cn-1", "claim"), []),
+        (DeadLetter(b"", "unknown_kind", "no", UUID(int=1), "cn-1", "clam"), ["sender"]),
+        (DeadLetter(b"", "malformed", "no", UUID(int=1), None, "claim"), ["sender"]),
+        (DeadLetter(b"", "id_reuse", "no", UUID(int=1), "cn-1", "claim"), ["sender"]),
+    ],
+)
+async def test_subscribers_are_told_only_what_is_surely_about_that_command(letter: DeadLetter, told: list[str]) -> None:
+    scene = Scene({})
+    async with running(scene.outbox.publish()):
+        scene.outbox.answer_dead(letter, Delivery(0, b"", 9, None, False, 0.0, reply_to="sender"))
+        await scene.broker.until(lambda: scene.broker.settled)
+    assert scene.broker.taken == told
