@@ -86,17 +86,21 @@ class Collected:
     def __init__(self) -> None:
         self._listed: list[Reason] = []
         self._bytes = 0
-        self._more: Counter[ReasonCode] = Counter()
+        self._more: dict[ReasonCode, int] = {}
 
     def add(self, reasons: Sequence[Reason]) -> None:
         """Take the reasons of one node or instance."""
-        for some, most in ((reasons, FULL_BYTES), (_shortened(reasons), MOST_BYTES)):
-            size = sum(map(_size, some))
-            if self._bytes + size <= most:
-                self._listed += some
-                self._bytes += size
-                return
-        self._more.update(reason.code for reason in reasons)
+        if not self._take(reasons, FULL_BYTES) and not self._take(_shortened(reasons), MOST_BYTES):
+            for reason in reasons:
+                self._more[reason.code] = self._more.get(reason.code, 0) + 1
+
+    def _take(self, reasons: Sequence[Reason], most: int) -> bool:
+        size = self._bytes + sum(map(_size, reasons))
+        if size > most:
+            return False
+        self._listed += reasons
+        self._bytes = size
+        return True
 
     def all(self) -> tuple[Reason, ...]:
         """All of them, as an answer tells them."""
