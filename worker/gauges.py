@@ -21,6 +21,7 @@ def show(metrics: Metrics, lanes: Lanes, engine: Engine, broker: RabbitBroker, h
     metrics.deepest_lane.set_function(lambda: lanes.deepest)
     metrics.oldest_waiting_seconds.set_function(lambda: lanes.oldest(loop.time()))
     metrics.outbox.set_function(lambda: engine.unpublished)
+    metrics.outbox_refused.set_function(lambda: engine.refused)
     metrics.database_up.set_function(lambda: not engine.problems)
     metrics.hypervisor_calls_stuck.set_function(lambda: hypervisors.stuck_calls)
     metrics.hypervisors_unreachable.set_function(lambda: hypervisors.unreachable_nodes)

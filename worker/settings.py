@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     )
 
     amqp_url: AmqpUrl | None = None
-    """The broker's address, with user, password and virtual host; of a cluster, one for each node, separated by spaces."""
+    """The address of the broker, with user, password and virtual host; one a node of a cluster, separated by spaces."""
     amqp_cafile: Path | None = None
     """File of the certificate authorities trusted to vouch for the broker; needs an ``amqps://`` address."""
     amqp_certfile: Path | None = None

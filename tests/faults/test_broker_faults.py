@@ -9,8 +9,7 @@ from deploy.lib.stack import Stack
 from schemas.routing import OUTCOME_EXCHANGE
 from tests.integration.broker_harness import DEADLINE_SECONDS, commands, eventually, taker
 from tests.servers import Vhost
-from worker.broker.publisher import NotConfirmed
-from worker.engine.ports import BrokerUnavailable, DeadLetter, Outgoing
+from worker.engine.ports import BrokerUnavailable, DeadLetter, NotConfirmed, Outgoing
 
 pytestmark = pytest.mark.faults
 

@@ -10,8 +10,8 @@ from deploy.lib.stack import Stack
 from schemas.routing import OUTCOME_EXCHANGE
 from tests.integration.broker_harness import commands, eventually, taker
 from tests.servers import Vhost
-from worker.broker.publisher import WINDOW, NotConfirmed
-from worker.engine.ports import Outgoing
+from worker.broker.publisher import WINDOW
+from worker.engine.ports import NotConfirmed, Outgoing
 
 pytestmark = pytest.mark.integration
 

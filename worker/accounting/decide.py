@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from schemas import Abort, Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert, Update
 from schemas.commands import InstanceCommand
+from worker.accounting.reasons.refusals import MOST_BYTES
 from worker.accounting.rules.audits import audit
 from worker.accounting.rules.claims import abort, claim
-from worker.accounting.rules.decision import Decision, refuse
+from worker.accounting.rules.decision import Decision, refuse, unanswerable
 from worker.accounting.rules.lifecycle import Expire, delete, expire, update
 from worker.accounting.rules.moves import confirm, migrate, resize, revert
 from worker.accounting.rules.nodes import put_node, remove_node
@@ -47,6 +48,9 @@ def decide(view: View, command: Command | Expire, now: datetime) -> Decision | Q
     if isinstance(command, InstanceCommand) and (barred := _barred(view, command)) is not None:
         return barred
     decision = _RULES[type(command)](view, command, now)
+    if isinstance(decision, Decision) and (size := unanswerable(decision)):
+        detail = f"the answer would take {size} bytes, of which {MOST_BYTES} can be sent: ask for fewer devices at once"
+        return refuse(command.node, "invalid_request", detail)
     if isinstance(decision, Decision) and decision.status == "parked" and command.dry_run:
         return Decision("rejected", decision.node, decision.reasons)
     return decision

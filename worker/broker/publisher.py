@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.broker.tap import Confirms
 from worker.broker.wire import publish_frames
-from worker.engine.ports import BrokerUnavailable, Outgoing
+from worker.engine.ports import BrokerUnavailable, NotConfirmed, Outgoing
 
 if TYPE_CHECKING:
     from worker.broker.session import Link, Session
@@ -21,12 +22,10 @@ WINDOW: Final = 512
 OWN_PREFIX: Final = "nodeledger."
 
 
-class NotConfirmed(BrokerUnavailable):
-    """Some messages were not confirmed; ``messages`` are those, in order."""
-
-    def __init__(self, detail: str, messages: Sequence[Outgoing]) -> None:
-        super().__init__(detail)
-        self.messages = tuple(messages)
+_TOO_LARGE: Final = re.compile(
+    r"message size \d+ is larger than (?:configured )?max size (\d+)|content.too.large", re.IGNORECASE
+)
+"""What a broker says as it closes a channel over a message's size, in all versions; its limit in bytes if it tells."""
 
 
 @dataclass(slots=True)
@@ -40,23 +39,41 @@ class PublisherCounts:
 
 
 class _Batch:
-    """Messages written together; ``done`` when the broker has answered for each."""
+    """Messages written together; ``done`` when the broker has answered for each, or never will.
 
-    __slots__ = ("done", "first", "left", "messages", "nacked")
+    ``refused`` are those it did not take, ``unanswered`` those that it may or
+    may not have taken, ``too_large`` those over which it closed the channel.
+    """
 
-    def __init__(self, messages: Sequence[Outgoing], first: int, done: asyncio.Future[None]) -> None:
+    __slots__ = ("channel", "done", "first", "left", "messages", "refused", "too_large", "unanswered")
+
+    def __init__(
+        self, channel: _ConfirmChannel, messages: Sequence[Outgoing], first: int, done: asyncio.Future[None]
+    ) -> None:
+        self.channel = channel
         self.messages = messages
         self.first = first
         self.left = len(messages)
-        self.nacked: list[Outgoing] = []
+        self.refused: list[Outgoing] = []
+        self.too_large: list[Outgoing] = []
+        self.unanswered: list[Outgoing] = []
         self.done = done
+
+    def message(self, number: int) -> Outgoing:
+        return self.messages[number - self.first]
 
     def answer(self, number: int, *, taken: bool) -> None:
         if not taken:
-            self.nacked.append(self.messages[number - self.first])
+            self.refused.append(self.message(number))
         self.left -= 1
         if not self.left and not self.done.done():
             self.done.set_result(None)
+
+    def fail(self, detail: str) -> None:
+        """Nobody will answer for what is left."""
+        if not self.done.done():
+            self.done.set_exception(BrokerUnavailable(detail))
+            self.done.exception()  # whoever waited may have left
 
 
 class _ConfirmChannel:
@@ -67,6 +84,7 @@ class _ConfirmChannel:
         self.number = 0
         self.lost = False
         self._sent = 0
+        self._answered = 0
         self._open: dict[int, _Batch] = {}
         self._room = asyncio.Event()
         self._room.set()
@@ -90,29 +108,57 @@ class _ConfirmChannel:
 
     def send(self, messages: Sequence[Outgoing]) -> _Batch:
         """Write messages in one go, without waiting."""
-        batch = _Batch(messages, self._sent + 1, asyncio.get_running_loop().create_future())
+        batch = _Batch(self, messages, self._sent + 1, asyncio.get_running_loop().create_future())
         frames = [publish_frames(self.number, message, self.link.frame_max) for message in messages]
         if self.lost or not self.link.write(b"".join(frames)):
-            batch.done.set_exception(BrokerUnavailable("the connection to the broker is gone"))
-            batch.done.exception()
+            batch.unanswered += messages
+            batch.fail("the connection to the broker is gone")
             return batch
         for number in range(batch.first, batch.first + len(messages)):
             self._open[number] = batch
         self._sent += len(messages)
         return batch
 
-    def lose(self) -> None:
-        """The link is gone: nobody will answer for what is under way."""
+    def lose(self) -> int | None:
+        """The link is gone: nobody will answer for what is under way.
+
+        Where it is gone over a message's size, returns the size in bytes that the
+        broker takes. One that does not tell it has met the largest of those under way.
+        """
         self.lost = True
+        limit = self._limit()
+        for number, batch in self._open.items():
+            message = batch.message(number)
+            large = limit is not None and len(message.body) > limit
+            (batch.too_large if large else batch.unanswered).append(message)
         for batch in set(self._open.values()):
-            if not batch.done.done():
-                batch.done.set_exception(BrokerUnavailable("the connection was lost before the broker confirmed"))
-                batch.done.exception()
+            batch.fail("the connection was lost before the broker confirmed")
         self._open.clear()
+        self._room.set()
+        return limit
+
+    def _limit(self) -> int | None:
+        told = _TOO_LARGE.search(self.link.failure)
+        if told is None or self.link.failed_channel not in {None, self._channel}:
+            return None
+        largest = max((len(batch.message(number).body) for number, batch in self._open.items()), default=0)
+        return int(told[1]) if told[1] else max(0, largest - 1)
+
+    def give_up(self, batch: _Batch) -> None:
+        """Wait no longer for a batch.
+
+        What the broker has not answered for, though it has for what was sent
+        later, is held up by its own queue alone: that is as good as refused.
+        """
+        for number in range(batch.first, batch.first + len(batch.messages)):
+            if self._open.pop(number, None) is not None:
+                (batch.refused if number < self._answered else batch.unanswered).append(batch.message(number))
+        batch.fail("no answer in time")
         self._room.set()
 
     def _on_confirm(self, number: int, multiple: bool, taken: bool) -> None:  # noqa: FBT001 - as it came off the wire
         under_way = self._open
+        self._answered = max(self._answered, number)
         if multiple:
             while under_way and (first := next(iter(under_way))) <= number:
                 under_way.pop(first).answer(first, taken=taken)
@@ -134,6 +180,7 @@ class Publisher:
         self._session = session
         self._confirm_seconds = confirm_seconds
         self._channel: _ConfirmChannel | None = None
+        self._largest: int | None = None
 
     @property
     def under_way(self) -> int:
@@ -149,8 +196,11 @@ class Publisher:
     def detach(self, link: Link) -> None:
         """The link is gone; whoever waits for its confirms is told."""
         if self._channel is not None and self._channel.link is link:
-            self._channel.lose()
+            limit = self._channel.lose()
             self._channel = None
+            if limit is not None:
+                self._largest = limit
+                logger.error("the broker takes no larger messages", extra={"bytes": limit})
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """Publish in order and wait until the broker has confirmed all.
@@ -161,23 +211,29 @@ class Publisher:
 
         Raises:
             NotConfirmed: the broker is away, blocks publishers, refused some
-                or did not answer in time. What was not confirmed may have
-                arrived all the same; publish it again with the same ids.
+                or did not answer in time; it tells which. A message over whose
+                size the broker closed the channel once, and any that is larger
+                than the broker said it takes, is not sent to it again.
         """
         wanted = [message for message in messages if not _is_own_queue(message)]
         self._refuse(len(messages) - len(wanted))
+        failure = NotConfirmed(len(wanted))
+        if self._largest is not None:
+            failure.too_large += [message for message in wanted if len(message.body) > self._largest]
+            wanted = [message for message in wanted if len(message.body) <= self._largest]
         batches: list[_Batch] = []
-        problem = "the broker refused messages"
         try:
             async with asyncio.timeout(self._confirm_seconds):
                 await self._send(wanted, batches)
                 for batch in batches:
                     await batch.done
         except TimeoutError:
-            problem = self._why_late()
+            failure.detail = self._why_late()
+            for batch in batches:
+                batch.channel.give_up(batch)
         except BrokerUnavailable as error:
-            problem = str(error)
-        self._conclude(wanted, batches, problem)
+            failure.detail = str(error)
+        self._conclude(wanted, batches, failure)
 
     async def _send(self, messages: Sequence[Outgoing], batches: list[_Batch]) -> None:
         at = 0
@@ -193,19 +249,20 @@ class Publisher:
             at += room
             await link.drain()
 
-    def _conclude(self, messages: Sequence[Outgoing], batches: Sequence[_Batch], problem: str) -> None:
-        missing: list[Outgoing] = []
+    def _conclude(self, messages: Sequence[Outgoing], batches: Sequence[_Batch], failure: NotConfirmed) -> None:
         sent = 0
         for batch in batches:
             sent += len(batch.messages)
-            answered = batch.done.done() and not batch.done.cancelled() and batch.done.exception() is None
-            missing += batch.nacked if answered else batch.messages
-        missing += messages[sent:]
+            failure.too_large += batch.too_large
+            failure.refused += batch.refused
+            failure.unanswered += batch.unanswered
+        failure.unanswered += messages[sent:]
+        missing = len(failure.messages)
         self.counts.published += sent
-        self.counts.failed += len(missing)
-        self.counts.confirmed += len(messages) - len(missing)
+        self.counts.failed += missing
+        self.counts.confirmed += failure.of - missing
         if missing:
-            raise NotConfirmed(f"{len(missing)} of {len(messages)} not confirmed: {problem}", missing)
+            raise failure
 
     def _why_late(self) -> str:
         link = self._session.link

@@ -93,7 +93,9 @@ class Link:
             raise BrokerUnavailable(detail)
         self.generation = generation
         self.failure = "the connection to the broker was lost"
+        self.failed_channel: object = None
         self.connection: aio_pika.Connection = connection
+        connection.close_callbacks.add(self._on_connection_closed)
         self._under = connection.transport.connection
         self._tapped = connection.tapped
 
@@ -176,8 +178,13 @@ class Link:
         except Exception:  # noqa: BLE001 - whatever it is, the connection is not wanted any more
             self.abort()
 
-    def _on_channel_closed(self, _channel: object, reason: BaseException | None) -> None:
+    def _on_connection_closed(self, _connection: object, reason: BaseException | None) -> None:
+        if self.failed_channel is None and reason is not None:
+            self.failure = f"the broker closed the connection: {reason}"
+
+    def _on_channel_closed(self, channel: object, reason: BaseException | None) -> None:
         if self.alive:
+            self.failed_channel = channel
             self.failure = f"the broker closed a channel: {reason}"
             self.abort()
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from worker.accounting.state.view import Facts
     from worker.engine.intake import Item
-    from worker.engine.ports import ReadSet
+    from worker.engine.ports import Delivery, ReadSet
 
 
 @dataclass(slots=True)
@@ -50,7 +50,8 @@ class Result:
     their nodes are answered. ``dead_lettered`` go to the dead letters. ``stuck`` are
     nodes of which a parked command has to stay so, and with it all behind it;
     ``leaving`` those of which one is put away, and what else was parked behind it
-    is decided once that is written down.
+    is decided once that is written down. ``again`` are duplicates, which get
+    the stored outcome once more.
     """
 
     changes: WriteSet = field(default_factory=WriteSet)
@@ -62,7 +63,12 @@ class Result:
     dead_lettered: list[tuple[Item, str, str]] = field(default_factory=list)
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
     leaving: set[str] = field(default_factory=set)
-    duplicates: int = 0
+    again: list[Item] = field(default_factory=list)
+
+    def settled(self) -> list[Delivery]:
+        """What may be acknowledged: all that is done, but for those whose answer is not safe before it is published."""
+        again = {id(item) for item in self.again}
+        return [item.delivery for item in self.done if item.delivery is not None and id(item) not in again]
 
 
 def read_keys(items: Sequence[Item], facts: Facts) -> ReadKeys:
@@ -176,7 +182,7 @@ class Decider:
 
     def _answer_again(self, item: Item, known: Known) -> None:
         """A duplicate gets the stored outcome."""
-        self.result.duplicates += 1
+        self.result.again.append(item)
         self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
 
     def _tried(self, item: Item) -> None:

@@ -199,7 +199,7 @@ class Committer:
         ended = loop.time()
         ages = [ended - item.delivery.received_at for item in result.done if item.delivery is not None]
         self.metrics.committed(changes.answers, nodes=len(want.nodes), seconds=ended - began, ages=ages)
-        self.metrics.duplicates.inc(result.duplicates)
+        self.metrics.duplicates.inc(len(result.again))
         self.metrics.drifted(one["kind"] for _, decision in result.decided for one in decision.drift or ())
         return result
 

@@ -18,9 +18,11 @@ from worker.engine.ports import BrokerUnavailable, DeadLetter
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from worker.engine.intake import Refused
     from worker.engine.lanes import Lanes
-    from worker.engine.ports import Broker
+    from worker.engine.ports import Broker, Delivery
     from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
@@ -30,9 +32,20 @@ _LONGEST_PAUSE: Final = 5.0
 
 
 class DeadLetters:
-    """Dead-letters what intake refused and what a batch put away."""
+    """Dead-letters what intake refused and what a batch put away.
 
-    def __init__(self, broker: Broker, lanes: Lanes, metrics: Metrics) -> None:
+    ``answer`` tells the sender of a message that has no outcome of its own
+    under its id, and settles its delivery; without it, nobody is told.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        lanes: Lanes,
+        metrics: Metrics,
+        answer: Callable[[DeadLetter, Delivery], None] | None = None,
+    ) -> None:
+        self._answer = answer or (lambda _letter, delivery: broker.settle([delivery]))
         self._broker = broker
         self._lanes = lanes
         self._metrics = metrics
@@ -100,7 +113,7 @@ class DeadLetters:
         item = origin if isinstance(origin, Item) else origin.item
         if item is None or letter.reason == "id_reuse":
             if origin.delivery is not None:
-                self._broker.settle([origin.delivery])
+                self._answer(letter, origin.delivery)
             return
         item.dead_lettered = (letter.reason, letter.detail)
         self._lanes.put_first(item.command.node, [item])

@@ -118,7 +118,7 @@ def _told(result: Result) -> str:
     rendered = result.outcomes[-1][1]
     document = from_json(rendered.text)
     reasons = "; ".join(str(reason["detail"]) for reason in document["reasons"])
-    if result.duplicates:
+    if result.again:
         return f"duplicate: it is {rendered.status} already"
     where = f" on {rendered.node}" if rendered.status == "applied" else ""
     parked = result.changes.parked

@@ -42,7 +42,7 @@ _NAMESPACE: Final = UUID("6f2d1c0e-8a53-5e0b-9d0c-1f9a8f3f6b11")
 class _Look:
     """What is known of a lease that ran out: whether its command is on the path, and when it may be put there again."""
 
-    on_the_road: bool = True
+    on_its_lane: bool = True
     in_vain: int = 0
     next_at: float = 0.0
     seen: int = 0
@@ -94,8 +94,8 @@ class Leases:
             self._lanes.add(item)
             return
         look.seen = self._round
-        if not look.on_the_road and look.next_at <= now:
-            look.on_the_road = True
+        if not look.on_its_lane and look.next_at <= now:
+            look.on_its_lane = True
             self._lanes.add(item)
 
     def ended(self, items: Iterable[Item]) -> None:
@@ -104,7 +104,7 @@ class Leases:
             look = self._looks.get(item.command.id)
             if look is not None:
                 pause = min(_LONGEST_PAUSE, _LEAST_PAUSE * 2**look.in_vain)
-                look.on_the_road = False
+                look.on_its_lane = False
                 look.in_vain = min(look.in_vain + 1, _DOUBLINGS)
                 look.next_at = self._clock() + self._jitter.uniform(0.5, 1.0) * pause
 

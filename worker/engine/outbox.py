@@ -1,8 +1,12 @@
-"""The end of the path: outcomes are published with confirms, and batches left by a crash are swept up.
+"""The last step: outcomes are published with confirms, and batches left by a crash are swept up.
 
 The outbox has one row for each batch, not for each outcome. It is deleted with
 the write of a later batch, so that publishing costs no transaction of its own;
 an idle worker deletes what is left after a moment.
+
+An answer that nobody takes delays nobody: what the broker refuses leaves its
+batch and is tried again alone, a bounded number of times. Until then the
+batch's row names what is still missing, for the worker that comes after.
 """
 
 from __future__ import annotations
@@ -10,18 +14,23 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
-from worker.engine.outcomes import Rendered, messages
+from worker.engine.intake import reply_of
+from worker.engine.outcomes import Rendered, dead_answer, messages
 from worker.engine.ports import BrokerUnavailable, LedgerUnavailable
+from worker.engine.retrier import TOO_LARGE, Retrier, attempt
+from worker.engine.retries import LONGEST_SECONDS, Refused, Retries
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
+    from collections.abc import Collection, Sequence
 
     from worker.engine.intake import Item
-    from worker.engine.ports import Broker, Ledger, Outgoing
+    from worker.engine.ports import Broker, DeadLetter, Delivery, Ledger, NotConfirmed, Outgoing, Unpublished
     from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
@@ -33,45 +42,96 @@ _SWEEP_BATCHES: Final = 16
 _LONGEST_PAUSE: Final = 5.0
 
 
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """The messages of one commit that are not published yet, and what follows once they are.
+
+    ``outbox`` is its row, if it has one; ``received`` when its commands came;
+    ``unsettled`` what may only be acknowledged then; ``refused`` those of its
+    messages that wait for another attempt.
+    """
+
+    outbox: UUID | None
+    outgoing: list[Outgoing]
+    received: list[float] = field(default_factory=list)
+    unsettled: list[Delivery] = field(default_factory=list)
+    refused: list[Refused[_Batch]] = field(default_factory=list)
+
+    def missing(self) -> list[UUID]:
+        """The commands whose outcomes the broker refused."""
+        return list(dict.fromkeys(UUID(refused.message.message_id) for refused in self.refused))
+
+
 class Outbox:
     """Publishes the outcomes of committed batches in their order.
 
     What is not published when the worker dies, or when the broker is away for
     so long that more than a bounded number of batches waits, is left to the
-    sweeper of any worker.
+    sweeper of any worker. A duplicate's answer has no row: its delivery is
+    acknowledged once the broker has answered for it, and stays the broker's until then.
     """
 
-    def __init__(self, broker: Broker, ledger: Ledger, metrics: Metrics, sweep_seconds: float) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        ledger: Ledger,
+        metrics: Metrics,
+        sweep_seconds: float,
+        retries: Retries[_Batch] | None = None,
+    ) -> None:
         self._broker = broker
         self._ledger = ledger
         self._metrics = metrics
         self._sweep_seconds = sweep_seconds
-        self._waiting: deque[tuple[UUID | None, list[Outgoing], list[float]]] = deque()
+        self._waiting: deque[_Batch] = deque()
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._retrier = Retrier(broker, metrics, self._end, retries)
+        self._narrowed: dict[UUID, list[UUID]] = {}
         self._published: list[UUID] = []
         self._jitter = random.Random()  # noqa: S311 - jitter, not a secret
 
     @property
     def unpublished(self) -> int:
         """Messages that wait for the broker's confirm."""
-        return sum(len(outgoing) for _, outgoing, _ in self._waiting)
+        return sum(len(batch.outgoing) for batch in self._waiting)
 
-    def add(self, outbox: UUID | None, outcomes: Sequence[tuple[Item, Rendered]]) -> None:
-        """Publish the outcomes of a committed batch; ``outbox`` is the batch's row, if it has one."""
+    @property
+    def refused(self) -> int:
+        """Messages that the broker refused and that are to be tried again."""
+        return len(self._retrier.waiting)
+
+    def add(self, outbox: UUID | None, outcomes: Sequence[tuple[Item, Rendered]], again: Collection[Item] = ()) -> None:
+        """Publish the outcomes of a committed batch; ``outbox`` is the batch's row, if it has one.
+
+        Those of duplicates, which are named in ``again``, are not in that row: they
+        are never left to the sweeper, and their deliveries are settled here.
+        """
         if len(self._waiting) >= _KEPT_BATCHES and outbox is not None:
-            return
-        outgoing: list[Outgoing] = []
-        received: list[float] = []
+            repeated = {id(item) for item in again}
+            outbox, outcomes = None, [(item, rendered) for item, rendered in outcomes if id(item) in repeated]
+        batch = _Batch(outbox, [])
         for item, rendered in outcomes:
-            outgoing.extend(messages(rendered, str(item.command.id), item.reply))
+            batch.outgoing.extend(messages(rendered, str(item.command.id), item.reply))
             if item.delivery is not None:
-                received.append(item.delivery.received_at)
-        if outgoing:
-            self._waiting.append((outbox, outgoing, received))
-            self._idle.clear()
-            self._arrived.set()
+                batch.received.append(item.delivery.received_at)
+        batch.unsettled += [item.delivery for item in again if item.delivery is not None]
+        if batch.outgoing:
+            self._enqueue(batch)
+
+    def answer_dead(self, letter: DeadLetter, delivery: Delivery) -> None:
+        """Tell the sender of a message that has no outcome under its id, and settle its delivery after that."""
+        batch = _Batch(None, dead_answer(letter, reply_of(delivery), datetime.now(UTC)), unsettled=[delivery])
+        if batch.outgoing:
+            self._enqueue(batch)
+        else:
+            self._broker.settle(batch.unsettled)
+
+    def _enqueue(self, batch: _Batch) -> None:
+        self._waiting.append(batch)
+        self._idle.clear()
+        self._arrived.set()
 
     def take_published(self) -> list[UUID]:
         """The batches published since this was last asked, to be noted with the next commit."""
@@ -88,31 +148,77 @@ class Outbox:
         while True:
             await self._arrived.wait()
             batches = [self._waiting[i] for i in range(min(_AT_ONCE, len(self._waiting)))]
-            try:
-                await self._broker.publish([message for _, outgoing, _ in batches for message in outgoing])
-            except BrokerUnavailable as trouble:
-                _log.warning("outcomes wait for the broker", error=str(trouble), batches=len(self._waiting))
-                await asyncio.sleep(self._jitter.uniform(0, pause))
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            trouble = await self._send(batches)
+            for _ in batches:
+                self._waiting.popleft()
+            self._waiting.extendleft(batch for batch in reversed(batches) if batch.outgoing)
+            if not self._waiting:
+                self._arrived.clear()
+                self._idle.set()
+            if trouble is None:
+                pause = 0.1
                 continue
-            pause = 0.1
-            self._note(batches)
+            _log.warning("outcomes wait for the broker", error=trouble, batches=len(self._waiting))
+            await asyncio.sleep(self._jitter.uniform(0, pause))
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _note(self, batches: Sequence[tuple[UUID | None, list[Outgoing], list[float]]]) -> None:
+    async def _send(self, batches: Sequence[_Batch]) -> str | None:
+        """Publish batches together; of those with messages that the broker did not answer for, these stay.
+
+        Says why the broker did not, if so.
+        """
+        failure = await attempt(self._broker, [message for batch in batches for message in batch.outgoing])
+        for batch in batches:
+            outgoing, batch.outgoing = batch.outgoing, []
+            if failure is not None:
+                self._sort_out(batch, outgoing, failure)
+            if not batch.outgoing:
+                self._finish(batch)
+        return str(failure) if failure is not None and failure.unanswered else None
+
+    def _sort_out(self, batch: _Batch, outgoing: Sequence[Outgoing], failure: NotConfirmed) -> None:
+        unanswered, refused, too_large = failure.by_identity()
+        for message in outgoing:
+            if id(message) in unanswered:
+                batch.outgoing.append(message)
+            elif id(message) in too_large:
+                self._retrier.give_up(message, TOO_LARGE)
+            elif id(message) in refused and (aside := self._retrier.set_aside(message, batch)) is not None:
+                batch.refused.append(aside)
+
+    def _finish(self, batch: _Batch) -> None:
+        """The broker has answered for all of a batch; what it refused is all that is left of it."""
+        if batch.unsettled:
+            self._broker.settle(batch.unsettled)
+            batch.unsettled = []
         now = asyncio.get_running_loop().time()
-        for outbox, _, received in batches:
-            self._waiting.popleft()
-            if outbox is not None:
-                self._published.append(outbox)
-            self._metrics.answered([now - at for at in received])
-        if not self._waiting:
-            self._arrived.clear()
-            self._idle.set()
+        self._metrics.answered([now - at for at in batch.received])
+        if batch.outbox is None:
+            return
+        if batch.refused:
+            self._narrowed[batch.outbox] = batch.missing()
+        else:
+            self._published.append(batch.outbox)
+
+    def _end(self, aside: Refused[_Batch]) -> None:
+        """A refused message is published or given up; with the last one its batch is done."""
+        batch = aside.origin
+        batch.refused.remove(aside)
+        if batch.outbox is not None and not batch.refused and not batch.outgoing:
+            self._narrowed.pop(batch.outbox, None)
+            self._published.append(batch.outbox)
+
+    async def retry(self) -> None:
+        """Try again, forever and each alone, what the broker refused."""
+        await self._retrier.run()
 
     async def flushed(self) -> None:
-        """Wait until everything added is published, and note it."""
+        """Wait until everything added is published, and note it; what was refused is left to other workers."""
         await self._idle.wait()
-        await self._write_down()
+        for aside in self._retrier.waiting:
+            if aside.origin.outbox is not None:
+                self._narrowed[aside.origin.outbox] = aside.origin.missing()
+        await self._write_down(ours_for=0.0)
 
     async def tidy(self) -> None:
         """Note what is published while no further commit comes to carry it, forever."""
@@ -120,13 +226,16 @@ class Outbox:
             await asyncio.sleep(_IDLE_SECONDS)
             await self._write_down()
 
-    async def _write_down(self) -> None:
+    async def _write_down(self, ours_for: float = LONGEST_SECONDS) -> None:
+        narrowed, self._narrowed = self._narrowed, {}
         published = self.take_published()
-        if not published:
-            return
         try:
-            await self._ledger.published(published)
+            if narrowed:
+                await self._ledger.narrow_unpublished(narrowed, ours_for)
+            if published:
+                await self._ledger.published(published)
         except LedgerUnavailable:
+            self._narrowed = {**narrowed, **self._narrowed}
             self.give_back(published)
 
     async def sweep(self) -> None:
@@ -134,23 +243,45 @@ class Outbox:
         while True:
             await asyncio.sleep(self._jitter.uniform(0.5, 1.5) * self._sweep_seconds)
             try:
-                while await self._sweep_some():
+                while await self.sweep_some():
                     pass
             except (BrokerUnavailable, LedgerUnavailable) as trouble:
                 _log.info("sweeping the outbox waits", error=str(trouble))
 
-    async def _sweep_some(self) -> bool:
-        """Publish some batches that are older than the interval; says whether there may be more."""
+    async def sweep_some(self) -> bool:
+        """Publish some batches that are older than the interval; says whether there may be more.
+
+        What this worker has in hand itself is passed over.
+
+        Raises:
+            BrokerUnavailable: not all were answered for.
+            LedgerUnavailable: the database is away.
+        """
         found = await self._ledger.unpublished(self._sweep_seconds, _SWEEP_BATCHES)
-        outgoing = [
-            message
-            for batch in found
-            for answer in batch.outcomes
-            for message in messages(
-                Rendered(answer.kind, answer.status, answer.node, answer.outcome), str(answer.command), answer.reply
-            )
-        ]
-        await self._broker.publish(outgoing)
-        await self._ledger.published([batch.outbox for batch in found])
-        self._metrics.outbox_swept.inc(len(outgoing))
+        in_hand = self._in_hand()
+        batches = [_Batch(left.outbox, _messages(left)) for left in found if left.outbox not in in_hand]
+        outgoing = sum(len(batch.outgoing) for batch in batches)
+        trouble = await self._send(batches)
+        for batch in batches:
+            if batch.outgoing:
+                batch.outbox = None  # its row stays for the next sweep
+            outgoing -= len(batch.outgoing) + len(batch.refused)
+        self._metrics.outbox_swept.inc(outgoing)
+        await self._write_down()
+        if trouble is not None:
+            raise BrokerUnavailable(trouble)
         return len(found) == _SWEEP_BATCHES
+
+    def _in_hand(self) -> set[UUID | None]:
+        waiting = {batch.outbox for batch in self._waiting}
+        return waiting | {aside.origin.outbox for aside in self._retrier.waiting} | {*self._published}
+
+
+def _messages(left: Unpublished) -> list[Outgoing]:
+    return [
+        message
+        for answer in left.outcomes
+        for message in messages(
+            Rendered(answer.kind, answer.status, answer.node, answer.outcome), str(answer.command), answer.reply
+        )
+    ]

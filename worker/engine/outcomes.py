@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic_core import to_json
 
-from schemas.commands import Claim, InstanceCommand
+from schemas.commands import KINDS, Claim, InstanceCommand
 from schemas.routing import OUTCOME_EXCHANGE, outcome_key
 from worker.engine.ports import Outgoing
 from worker.telemetry.tracing import TRACEPARENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from schemas.outcomes import Status
     from worker.accounting.rules.decision import Decision
     from worker.accounting.state.view import View
     from worker.engine.intake import AnyCommand
-    from worker.engine.ports import ReadSet, Reply
+    from worker.engine.ports import DeadLetter, ReadSet, Reply
+
+MOST_DRIFT_BYTES: Final = 512 * 1024
+"""Differences are listed up to this size: some 2,000 domains. With all else an answer stays below 1 MiB.
+
+What RabbitMQ takes is 16 MiB at most as it comes; what a subscriber reads at once is less.
+"""
 
 _UNTRACED: Final[Mapping[str, str]] = {}
 
@@ -47,7 +55,7 @@ def render(loaded: ReadSet, command: AnyCommand, decision: Decision | None, stat
                 for instance, where, assignment in decision.assignments
             ]
         if decision.drift is not None:
-            document["drift"] = decision.drift
+            document["drift"] = _bounded(decision.drift)
         if any(reason.code == "not_permitted" for reason in decision.reasons):
             document["usage"] = {}
         document["reasons"] = [reason.model_dump(exclude_none=True) for reason in decision.reasons]
@@ -59,6 +67,52 @@ def render_dead(loaded: ReadSet, command: AnyCommand, reason: str, detail: str) 
     document = _head(loaded, command, command.node, "dead")
     document["dead_letter"] = {"reason": reason, "detail": detail}
     return Rendered(command.kind, "dead", command.node, to_json(document).decode())
+
+
+def dead_answer(letter: DeadLetter, reply: Reply, now: datetime) -> list[Outgoing]:
+    """What tells the sender of a message that is no command, or another command's, that it is in the dead letters.
+
+    Only what could be read of it is told, and to nobody if that is not its id.
+    Subscribers are told where its kind and node could be read too, and where the
+    id is not that of another command, whose outcome they know.
+    """
+    if letter.command is None:
+        return []
+    node, kind = letter.node or "", letter.kind or ""
+    document = {
+        "version": 1,
+        "command": letter.command,
+        "kind": kind,
+        "status": "dead",
+        "node": node,
+        "instance": None,
+        "at": now,
+        "generation": 0,
+        "dry_run": False,
+        "usage": {},
+        "reasons": [],
+        "dead_letter": {"reason": letter.reason, "detail": letter.detail},
+    }
+    rendered = Rendered(kind, "dead", node, to_json(document).decode())
+    everybody = kind in KINDS and node and letter.reason != "id_reuse"
+    found = messages(rendered, str(letter.command), reply)
+    return [message for message in found if everybody or not message.exchange]
+
+
+def _bounded(drift: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """What an audit found, in full up to a size; what is beyond it is counted by kind."""
+    told: list[Mapping[str, object]] = []
+    size = 0
+    more: Counter[object] = Counter()
+    for found in drift:
+        size += len(to_json(found)) if size <= MOST_DRIFT_BYTES else 0
+        if size <= MOST_DRIFT_BYTES:
+            told.append(found)
+        else:
+            more[found["kind"]] += 1
+    for kind, count in more.items():
+        told.append({"kind": kind, "detail": f"{count} more of this kind, not listed to keep the answer short"})
+    return told
 
 
 def _head(loaded: ReadSet, command: AnyCommand, node: str, status: str) -> dict[str, object]:

@@ -30,6 +30,38 @@ class BrokerUnavailable(Exception):  # noqa: N818 - a state of the world, not a 
     """The broker is away or did not confirm in time; what was sent may or may not have arrived."""
 
 
+class NotConfirmed(BrokerUnavailable):
+    """Some of the messages published in one call were not confirmed.
+
+    ``unanswered`` may or may not have arrived: publish them again. ``refused``
+    the broker answered for and did not take, or has held up while it took what
+    was sent later: a queue that they were to go to is full or out of order, and
+    they are worth another attempt, alone and later. ``too_large`` it will never
+    take. Each in the order in which they were given. ``of`` is how many there
+    were in all, and ``detail`` why others than the refused are missing.
+    """
+
+    def __init__(self, of: int) -> None:
+        super().__init__()
+        self.of = of
+        self.detail = "the broker refused messages"
+        self.unanswered: list[Outgoing] = []
+        self.refused: list[Outgoing] = []
+        self.too_large: list[Outgoing] = []
+
+    @property
+    def messages(self) -> list[Outgoing]:
+        """All that were not confirmed."""
+        return [*self.too_large, *self.refused, *self.unanswered]
+
+    def by_identity(self) -> tuple[set[int], set[int], set[int]]:
+        """The ``id()`` of each of the unanswered, the refused and the too large."""
+        return set(map(id, self.unanswered)), set(map(id, self.refused)), set(map(id, self.too_large))
+
+    def __str__(self) -> str:
+        return f"{len(self.messages)} of {self.of} not confirmed: {self.detail}"
+
+
 class LedgerUnavailable(Exception):  # noqa: N818 - a state of the world, not a mistake
     """The database is away, or refused for the time being; whether a commit happened is not known."""
 
@@ -110,8 +142,8 @@ class Broker(Protocol):
         """Publish and wait for every confirm.
 
         Raises:
-            BrokerUnavailable: at least one was not confirmed; publishing all
-                again is safe, since receivers know an outcome by its command.
+            NotConfirmed: at least one was not; it tells which, and what to do.
+                Publishing again is safe: receivers know an outcome by its command.
         """
 
     async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
@@ -314,6 +346,12 @@ class Ledger(Protocol):
 
     async def published(self, outboxes: Sequence[UUID]) -> None:
         """Note that every outcome of these batches is published."""
+
+    async def narrow_unpublished(self, missing: Mapping[UUID, Sequence[UUID]], seconds: float) -> None:
+        """Note that of these batches only the outcomes of these commands are not published.
+
+        They are left to the caller for so many seconds.
+        """
 
     async def addresses(self, nodes: Sequence[str]) -> dict[str, str]:
         """The hypervisors of nodes; nodes without one are left out."""

@@ -115,8 +115,8 @@ class Engine:
         self._metrics = metrics
         self._options = options
         self._leases = Leases(ledger, lanes)
-        self._dead_letters = DeadLetters(broker, lanes, metrics)
         self._outbox = Outbox(broker, ledger, metrics, options.sweep_seconds)
+        self._dead_letters = DeadLetters(broker, lanes, metrics, self._outbox.answer_dead)
         self._committers = [
             Committer(
                 lanes,
@@ -139,6 +139,11 @@ class Engine:
     def unpublished(self) -> int:
         """Messages of committed outcomes that the broker has not confirmed."""
         return self._outbox.unpublished
+
+    @property
+    def refused(self) -> int:
+        """Messages that the broker refused and that are to be tried again."""
+        return self._outbox.refused
 
     @property
     def problems(self) -> list[str]:
@@ -183,6 +188,7 @@ class Engine:
         return [
             self._dead_letters.run(),
             self._outbox.publish(),
+            self._outbox.retry(),
             self._outbox.tidy(),
             self._outbox.sweep(),
             attendant.run(),
@@ -195,11 +201,11 @@ class Engine:
 
     def _hand_on(self, result: Result) -> None:
         """What follows a commit: acknowledge, publish, dead-letter, ask."""
-        deliveries = [item.delivery for item in result.done if item.delivery is not None]
+        deliveries = result.settled()
         self._broker.settle(deliveries)
         if len(deliveries) < len(result.done) or result.dead_lettered:
             self._leases.ended([*result.done, *(item for item, _, _ in result.dead_lettered)])
-        self._outbox.add(result.changes.outbox, result.outcomes)
+        self._outbox.add(result.changes.outbox, result.outcomes, result.again)
         for item, rendered in result.outcomes:
             if item.span is not None:
                 item.span.end(rendered.status)

@@ -15,7 +15,7 @@ from worker.ledger.statements import statement
 from worker.ledger.store import StoreTransaction, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import asyncpg
@@ -91,6 +91,11 @@ class PostgresLedger:
     async def published(self, outboxes: Sequence[UUID]) -> None:
         """Note that these batches are published."""
         await self._fetch("published", outboxes)
+
+    async def narrow_unpublished(self, missing: Mapping[UUID, Sequence[UUID]], seconds: float) -> None:
+        """Note what of these batches is not published yet, and leave it to the caller for a while."""
+        pairs = [(outbox, command) for outbox, commands in missing.items() for command in commands]
+        await self._fetch("unpublished_narrow", [outbox for outbox, _ in pairs], [one for _, one in pairs], seconds)
 
     async def addresses(self, nodes: Sequence[str]) -> dict[str, str]:
         """The hypervisors of nodes."""

@@ -89,6 +89,11 @@ class Metrics:
         self.deepest_lane = self._gauge("deepest_lane_commands", "Commands waiting for the busiest node.")
         self.oldest_waiting_seconds = self._gauge("oldest_waiting_seconds", "Age of the oldest waiting command.")
         self.outbox = self._gauge("outbox_messages", "Messages of committed outcomes that are not yet confirmed.")
+        self.outbox_refused = self._gauge("outbox_refused_messages", "Refused messages that are to be tried again.")
+        self.outcomes_refused = self._counter("outcomes_refused", "Times the broker refused a message with an outcome.")
+        self.outcomes_given_up = self._counter(
+            "outcomes_given_up", "Messages with an outcome that are published no more; it stays in the database."
+        )
         self.outbox_swept = self._counter("outbox_swept", "Outcomes published by the sweeper.")
         self.parked = self._gauge("parked_commands", "Commands waiting for their hypervisor, of all workers.")
         self.parked_nodes = self._gauge("parked_nodes", "Nodes with such commands, of all workers.")

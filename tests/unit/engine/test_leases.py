@@ -88,4 +88,4 @@ async def test_what_became_of_a_command_of_a_lease_is_told_by_the_engine() -> No
     due.attendant = engine._leases
     done, failed = await due.look()
     engine._hand_on(Result(done=[done], dead_lettered=[(failed, "poison", "as told")]))
-    assert [look.on_the_road for look in due.attendant._looks.values()] == [False, False]
+    assert [look.on_its_lane for look in due.attendant._looks.values()] == [False, False]

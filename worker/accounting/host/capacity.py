@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from worker.accounting.reasons.refusals import refusal
+from worker.accounting.reasons.refusals import MOST_REASONS, Refusals, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,24 +76,26 @@ def shortages(
     used: Mapping[str, int],
     charge: Mapping[str, int],
     own: Mapping[str, int],
+    most: int = MOST_REASONS,
 ) -> list[Reason]:
     """A reason for every resource of ``charge`` that is unknown here or would pass its capacity.
 
     What does not grow beyond ``own`` is never refused.
     """
-    reasons: list[Reason] = []
+    reasons = Refusals(most)
     for name, requested in charge.items():
         if not grows(requested, name, own):
             continue
         known = capacity.get(name)
         if known is None:
-            detail = f"the node has no {name}, and {requested} were requested"
-            reasons.append(refusal("unknown_resource", detail, resource=name, requested=requested))
+            if reasons.room("unknown_resource"):
+                detail = f"the node has no {name}, and {requested} were requested"
+                reasons.listed.append(refusal("unknown_resource", detail, resource=name, requested=requested))
             continue
         in_use = used.get(name, 0)
         short_by = in_use + requested - known.capacity
-        if short_by > 0:
-            reasons.append(
+        if short_by > 0 and reasons.room("insufficient"):
+            reasons.listed.append(
                 refusal(
                     "insufficient",
                     f"{requested} {name} requested, {max(0, known.capacity - in_use)} of {known.capacity} free:"
@@ -105,11 +107,15 @@ def shortages(
                     short_by=short_by,
                 )
             )
-    return reasons
+    return reasons.all()
 
 
 def limit_breaches(
-    limits: Mapping[str, Limit], asked: Mapping[str, int], charge: Mapping[str, int], own: Mapping[str, int]
+    limits: Mapping[str, Limit],
+    asked: Mapping[str, int],
+    charge: Mapping[str, int],
+    own: Mapping[str, int],
+    most: int = MOST_REASONS,
 ) -> list[Reason]:
     """A reason for every amount that the policy's limits do not allow one instance.
 
@@ -117,22 +123,22 @@ def limit_breaches(
     does not know the overhead. What stays as it was is never refused, nor is
     what shrinks refused for being above the maximum still.
     """
-    reasons: list[Reason] = []
+    reasons = Refusals(most)
     for name, limit in limits.items():
         amount = asked.get(name, 0)
         before = own.get(name, 0)
         now = charge.get(name, 0)
         if not amount or now == before:
             continue
-        if amount < limit.min:
+        if amount < limit.min and reasons.room("below_minimum"):
             detail = f"{amount} {name} requested, at least {limit.min} must be"
-            reasons.append(refusal("below_minimum", detail, resource=name, requested=amount))
-        if limit.max is not None and amount > limit.max and now > before:
+            reasons.listed.append(refusal("below_minimum", detail, resource=name, requested=amount))
+        if limit.max is not None and amount > limit.max and now > before and reasons.room("above_maximum"):
             detail = f"{amount} {name} requested, at most {limit.max} may be"
-            reasons.append(
+            reasons.listed.append(
                 refusal("above_maximum", detail, resource=name, requested=amount, short_by=amount - limit.max)
             )
-        if amount % limit.step:
+        if amount % limit.step and reasons.room("not_a_multiple"):
             detail = f"{amount} {name} requested, which is not a multiple of {limit.step}"
-            reasons.append(refusal("not_a_multiple", detail, resource=name, requested=amount))
-    return reasons
+            reasons.listed.append(refusal("not_a_multiple", detail, resource=name, requested=amount))
+    return reasons.all()

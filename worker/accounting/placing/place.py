@@ -13,6 +13,7 @@ from worker.accounting.placing.layout import Layout, lay
 from worker.accounting.placing.matching import choose, everywhere
 from worker.accounting.placing.traits import trait_breaches
 from worker.accounting.reasons.devices import why_no_devices
+from worker.accounting.reasons.refusals import MOST_REASONS
 from worker.accounting.state.occupancy import Placement
 
 if TYPE_CHECKING:
@@ -55,23 +56,25 @@ def place(
     *,
     own: Mapping[str, int] = _NOTHING,
     held: Sequence[Placement] = (),
+    most: int = MOST_REASONS,
 ) -> Placement | list[Reason]:
     """Find room for ``shape``, or say everything that stands against it.
 
     ``occupancy`` is without what the instance itself holds on the node, and
     ``own`` is what it is charged there now: a counter that does not grow
     beyond it never refuses. ``held`` are its placements there, the one in use
-    first: cells, CPUs and devices stay the same as far as they can.
+    first: cells, CPUs and devices stay the same as far as they can. Of each sort of
+    reasons ``most`` are listed, and the others counted.
     """
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
         if _fits(host.ceiling, occupancy.used, charge, own):
             return Placement(charge)
-    return _place(host, occupancy, shape, own, former_of(held))
+    return _place(host, occupancy, shape, own, former_of(held), most)
 
 
 def _place(
-    host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former
+    host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former, most: int
 ) -> Placement | list[Reason]:
     resources, topology = shape.resources, shape.topology
     charge = plain_charge(host, resources)
@@ -83,10 +86,10 @@ def _place(
         del charge["vcpus"]
     elif guest is not None:
         charge = {**_cpus(guest), **{name: amount for name, amount in charge.items() if name != "vcpus"}}
-    reasons = refused + shortages(host.capacity, occupancy.used, charge, own)
-    reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own)
+    reasons = refused + shortages(host.capacity, occupancy.used, charge, own, most)
+    reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own, most)
     if shape.traits is not None:
-        reasons += trait_breaches(host.traits, shape.traits)
+        reasons += trait_breaches(host.traits, shape.traits, most)
     if refused:
         return reasons
     demand = _demand(host, occupancy, shape.devices, former)

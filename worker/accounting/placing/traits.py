@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.accounting.reasons.refusals import refusal
+from worker.accounting.reasons.refusals import MOST_REASONS, Refusals, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from schemas.requests import Traits
 
 
-def trait_breaches(present: AbstractSet[str], wanted: Traits) -> list[Reason]:
+def trait_breaches(present: AbstractSet[str], wanted: Traits, most: int = MOST_REASONS) -> list[Reason]:
     """A reason for every required trait that is missing and every forbidden one that is present."""
     missing = sorted(set(wanted.required) - present)
     unwanted = sorted(set(wanted.forbidden) & present)
-    return [
-        *(refusal("missing_trait", f"the node lacks the required trait {name}", resource=name) for name in missing),
-        *(refusal("missing_trait", f"the node has the forbidden trait {name}", resource=name) for name in unwanted),
-    ]
+    reasons = Refusals(most)
+    for names, fault in ((missing, "lacks the required"), (unwanted, "has the forbidden")):
+        for name in names:
+            if reasons.room("missing_trait"):
+                reasons.listed.append(refusal("missing_trait", f"the node {fault} trait {name}", resource=name))
+    return reasons.all()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from schemas.cpuset import format_cpu_set
 from worker.accounting.host.capacity import MILLION, grows
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from schemas.outcomes import Reason
     from worker.accounting.host.cells import Room
     from worker.accounting.placing.guests import Guest, Need
+
+MAX_CELLS: Final = 64
+"""How many host cells one reason tells about."""
+
+MAX_NEEDS: Final = 8
+"""For how many different guest cells it tells what a host cell lacks."""
 
 Lack = dict[str, object]
 """One thing a host cell has too little of: ``resource``, ``requested``, ``free``, ``short_by``."""
@@ -42,7 +49,7 @@ def why_no_cells(
     left = unmatched(rows) or []
     left = [number for number, cell in enumerate(guest.cells) if cell.need in {guest.cells[i].need for i in left}]
     shown: list[dict[str, object]] = []
-    for position, room in sorted(enumerate(rooms), key=lambda item: item[1].cell.id):
+    for position, room in _first_cells(rooms):
         entry: dict[str, object] = {"cell": room.cell.id}
         if fitting := [number for number, row in enumerate(rows) if row >> position & 1]:
             entry["fits"] = format_cpu_set(fitting)
@@ -52,7 +59,7 @@ def why_no_cells(
     short_by = len(unmatched(rows) or [])
     return refusal(
         "no_numa_fit",
-        f"no room for {short_by} of {len(rows)} guest cells: {_sentence(shown)}",
+        f"no room for {short_by} of {len(rows)} guest cells: {_sentence(shown)}{_rest(rooms)}",
         resource="cells",
         requested=len(rows),
         capacity=len(rooms),
@@ -70,7 +77,7 @@ def _lacking(
         alike.setdefault(guest.cells[number].need, []).append(number)
     return [
         {"guest_cells": format_cpu_set(members), **lack}
-        for need, members in alike.items()
+        for need, members in islice(alike.items(), MAX_NEEDS)
         for lack in lacks(room, guest, need, used, own)
     ]
 
@@ -162,7 +169,7 @@ def _cpu_lacks(room: Room, guest: Guest, need: Need, own: Mapping[str, int]) -> 
 def why_no_networks(rooms: Sequence[Room], rows: Sequence[int], guest: Guest) -> Reason:
     """The cells with room for the guest are not those that its networks are near to."""
     shown: list[dict[str, object]] = []
-    for position, room in sorted(enumerate(rooms), key=lambda item: item[1].cell.id):
+    for position, room in _first_cells(rooms):
         near = sorted(guest.physnets & room.cell.physnets)
         fits = format_cpu_set(number for number, row in enumerate(rows) if row >> position & 1)
         shown.append(
@@ -171,11 +178,20 @@ def why_no_networks(rooms: Sequence[Room], rows: Sequence[int], guest: Guest) ->
     wanted = [*sorted(guest.physnets), *(["tunnels"] if guest.tunneled else [])]
     return refusal(
         "no_numa_fit",
-        f"no {len(rows)} cells with room for the guest are near all its networks ({', '.join(wanted)})",
+        f"no {len(rows)} cells with room for the guest are near all its networks ({', '.join(wanted)}){_rest(rooms)}",
         resource="networks",
         requested=len(wanted),
         cells=shown,
     )
+
+
+def _first_cells(rooms: Sequence[Room]) -> list[tuple[int, Room]]:
+    """Host cells by number, each with its place among the rooms; no more than are told about."""
+    return sorted(enumerate(rooms), key=lambda item: item[1].cell.id)[:MAX_CELLS]
+
+
+def _rest(rooms: Sequence[Room]) -> str:
+    return f"; and {len(rooms) - MAX_CELLS} more cells" if len(rooms) > MAX_CELLS else ""
 
 
 def _sentence(shown: Sequence[Mapping[str, object]]) -> str:

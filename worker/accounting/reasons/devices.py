@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAX_SHOWN: Final = 64
 """How many devices one reason lists."""
 
+MAX_SHOWN_IN_ALL: Final = 512
+"""How many devices the reasons of one node list together."""
+
 
 def why_no_devices(
     demand: Demand, tiers: Sequence[Tiers], held: Mapping[str, UUID], near: Sequence[int] = ()
@@ -31,6 +34,7 @@ def why_no_devices(
     tier reaches, would do.
     """
     short = [(want, reach, missing) for want, reach, missing in _short(demand, tiers) if missing]
+    shown = min(MAX_SHOWN, MAX_SHOWN_IN_ALL // max(1, len(short)))
     where = f", for a guest on cells {format_cpu_set(near)}" if near else ""
     return [
         refusal(
@@ -41,7 +45,7 @@ def why_no_devices(
             used=_matching(demand, want) - demand.stock.count(want.allowed),
             capacity=_matching(demand, want),
             short_by=missing,
-            devices=[_state(demand, number, reach, held) for number in list(bits(want.allowed))[:MAX_SHOWN]],
+            devices=[_state(demand, number, reach, held) for number in list(bits(want.allowed))[:shown]],
             cells=[{"cell": cell, "guest_cells": str(number)} for number, cell in enumerate(near)] or None,
         )
         for want, reach, missing in short

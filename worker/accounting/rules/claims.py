@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from worker.accounting.reasons.refusals import MOST_REASONS, Collected
 from worker.accounting.rules.decision import Decision, reason, rejected
 from worker.accounting.rules.fit import fit, unreachable
 from worker.accounting.state.instances import Holding, Instance, request_of
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
     from schemas import Abort, Claim, ClaimMember, Reason
     from worker.accounting.state.view import View
+
+
+_LISTED_IN_ALL: Final = 2048
+"""Reasons of one sort that are built for all nodes of a claim together, so that it takes a bounded time to refuse."""
 
 
 def claim(view: View, command: Claim, now: datetime) -> Decision | Question:
@@ -36,35 +41,40 @@ def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -
 
     One that others wait for already is passed over, so that nothing goes ahead of them there.
     """
-    refusals: list[Reason] = []
-    for name in dict.fromkeys((command.node, *command.candidates)):
+    refusals = Collected()
+    names = dict.fromkeys((command.node, *command.candidates))
+    most = min(MOST_REASONS, _LISTED_IN_ALL // len(names))
+    result: Placement | Question | list[Reason] = []
+    for name in names:
         if command.candidates and name in view.nodes and view.nodes[name].parked:
-            refusals.append(reason("hypervisor_unreachable", f"other commands wait for {name}", node=name))
+            refusals.add([reason("hypervisor_unreachable", f"other commands wait for {name}", node=name)])
             continue
-        result = fit(view, name, member, now, _orphaned(view, member, name))
+        result = fit(view, name, member, now, _orphaned(view, member, name), most)
         if isinstance(result, Placement):
             instance = claimed(view, command, member, name, result, now)
             return Decision("applied", name, instances=(instance,), assignment=result.assignment)
         if isinstance(result, Question):
             return result
-        refusals += result
-    if not command.candidates and unreachable(refusals):
-        return Decision("parked", command.node, tuple(refusals))
-    return rejected(command.node, refusals)
+        refusals.add(result)
+    reasons = refusals.all()
+    if not command.candidates and unreachable(reasons):
+        return Decision("parked", command.node, reasons)
+    return Decision("rejected", command.node, reasons)
 
 
 def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now: datetime) -> Decision | Question:
     """Take all or none. Members on one node are placed one after the other, each beside those before it."""
     question = Question()
-    refusals: list[Reason] = []
+    refusals = Collected()
+    most = min(MOST_REASONS, _LISTED_IN_ALL // len(members))
     instances: list[Instance] = []
     scratch = replace(view, nodes=dict(view.nodes))
     for member in members:
-        result = fit(scratch, member.node, member, now, _orphaned(view, member, member.node))
+        result = fit(scratch, member.node, member, now, _orphaned(view, member, member.node), most)
         if isinstance(result, Question):
             question |= result
         elif isinstance(result, list):
-            refusals += result
+            refusals.add(result)
         else:
             instance = claimed(view, command, member, member.node, result, now)
             instances.append(instance)
@@ -72,8 +82,8 @@ def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now
             scratch.nodes[node.name] = replace(node, occupancy=beside(node.occupancy, instance.id, result))
     if question.inventories:
         return question
-    if refusals:
-        return rejected(command.node, refusals)
+    if reasons := refusals.all():
+        return Decision("rejected", command.node, reasons)
     assignments = tuple((i, i.holdings[0].node, i.holdings[0].placement.assignment) for i in instances)
     return Decision("applied", command.node, instances=tuple(instances), assignments=assignments)
 

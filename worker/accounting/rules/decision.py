@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic_core import to_json
 
 from schemas import Reason
+from worker.accounting.reasons.refusals import MOST_BYTES, collected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from schemas import NodePut
     from schemas.outcomes import ReasonCode
@@ -40,14 +43,31 @@ class Decision:
     blocking: bool = True
 
 
+_SURELY_SHORT: Final = 128
+"""Devices that an answer has room for, whatever their names."""
+
+_CELL_UNITS: Final = 16
+"""For how many devices a cell counts: its sets of CPUs may be long."""
+
+
+def unanswerable(decision: Decision) -> int:
+    """The size in bytes of the assignments, which cannot be summed up, if an answer has no room for them; or 0."""
+    given: list[Any] = [] if decision.assignment is None else [decision.assignment]
+    given += [assignment for _, _, assignment in decision.assignments or ()]
+    if sum(len(one["devices"]) + _CELL_UNITS * len(one["cells"]) for one in given) <= _SURELY_SHORT:
+        return 0
+    size = len(to_json(given))
+    return size if size > MOST_BYTES else 0
+
+
 def reason(code: ReasonCode, detail: str, *, node: str | None = None, resource: str | None = None) -> Reason:
     """A reason without figures."""
     return Reason.model_construct(code=code, detail=detail, node=node, resource=resource)
 
 
-def rejected(node: str, reasons: Iterable[Reason]) -> Decision:
-    """A refusal with every reason for it."""
-    return Decision("rejected", node, tuple(reasons))
+def rejected(node: str, reasons: Sequence[Reason]) -> Decision:
+    """A refusal with every reason for it; too many are summed up."""
+    return Decision("rejected", node, collected(reasons))
 
 
 def refuse(node: str, code: ReasonCode, detail: str) -> Decision:

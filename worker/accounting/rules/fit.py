@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker.accounting.placing.place import place
+from worker.accounting.reasons.refusals import MOST_REASONS
 from worker.accounting.rules.decision import reason
 from worker.accounting.rules.nodes import inventory_needed
 from worker.accounting.state.occupancy import merged
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 
 
 def fit(
-    view: View, name: str, shape: Shape, now: datetime, own: Sequence[Placement] = ()
+    view: View,
+    name: str,
+    shape: Shape,
+    now: datetime,
+    own: Sequence[Placement] = (),
+    most: int = MOST_REASONS,
 ) -> Placement | Question | list[Reason]:
     """Place a request on a node, beside what others hold there.
 
     ``own`` is what the instance itself holds on the node: it may be used again,
-    and what does not grow beyond it is never refused.
+    and what does not grow beyond it is never refused. Of each sort of reasons
+    ``most`` are listed, and the others counted.
     """
     node = view.nodes.get(name)
     if node is None:
@@ -35,25 +42,25 @@ def fit(
         return missing
     if missing is not None:
         return [missing]
-    result = _fit_again(node, shape, own) if own else _fit_new(node, shape)
+    result = _fit_again(node, shape, own, most) if own else _fit_new(node, shape, most)
     if isinstance(result, list):
         return [why if why.node else why.model_copy(update={"node": name}) for why in result]
     return result
 
 
-def _fit_new(node: Node, shape: Shape) -> Placement | list[Reason]:
+def _fit_new(node: Node, shape: Shape, most: int) -> Placement | list[Reason]:
     if not node.policy.enabled:
         return [_disabled(node)]
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
-    return place(node.host, node.occupancy, shape)
+    return place(node.host, node.occupancy, shape, most=most)
 
 
-def _fit_again(node: Node, shape: Shape, own: Sequence[Placement]) -> Placement | list[Reason]:
+def _fit_again(node: Node, shape: Shape, own: Sequence[Placement], most: int) -> Placement | list[Reason]:
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
     held = merged(own)
-    result = place(node.host, node.occupancy.without(own), shape, own=held, held=own)
+    result = place(node.host, node.occupancy.without(own), shape, own=held, held=own, most=most)
     if isinstance(result, list) or node.policy.enabled:
         return result
     grows = any(amount > held.get(counter, 0) for counter, amount in result.charge.items())
