@@ -11,10 +11,10 @@ from uuid import UUID
 
 from aio_pika import DeliveryMode
 from aio_pika import Message as AmqpMessage
-from pamqp.encode import field_table
 
 from schemas.routing import COMMAND_EXCHANGE, DEAD_EXCHANGE, DEAD_QUEUE, DETAIL_HEADER, REASON_HEADER
 from worker.broker.session import pause_before
+from worker.broker.tables import TABLE_MAX_BYTES, write_tables
 from worker.broker.tap import Deliveries
 from worker.broker.watermark import Watermark
 from worker.broker.wire import ack_frame
@@ -35,7 +35,9 @@ NODE_HEADER: Final = "x-nodeledger-node"
 KIND_HEADER: Final = "x-nodeledger-kind"
 OWN_HEADERS: Final = frozenset({REASON_HEADER, DETAIL_HEADER, COMMAND_HEADER, NODE_HEADER, KIND_HEADER})
 DETAIL_MAX_BYTES: Final = 4096
-HEADERS_MAX_BYTES: Final = 65_536
+# Our own at their largest, so that all together are not more than is read again.
+OWN_MAX_BYTES: Final = len(OWN_HEADERS) * (DETAIL_MAX_BYTES + 64)
+OWN_PREFIX: Final = "x-nodeledger-"
 PREFETCH: Final = 64
 _TOGETHER: Final = 64
 
@@ -92,17 +94,14 @@ def letter_id(letter: DeadLetter) -> UUID:
 
 
 def headers_of(letter: DeadLetter) -> dict[str, Any]:
-    """The message's own headers with ours beside them; without its own where those are too large or not encodable."""
+    """The message's own headers with ours beside them; of its own, those that fit and can be written."""
     own: dict[str, Any] = {REASON_HEADER: letter.reason, DETAIL_HEADER: _cut(letter.detail, DETAIL_MAX_BYTES)}
     for name, value in ((COMMAND_HEADER, letter.command), (NODE_HEADER, letter.node), (KIND_HEADER, letter.kind)):
         if value is not None:
             own[name] = _cut(str(value), DETAIL_MAX_BYTES)
-    original: dict[str, Any] = {name: value for name, value in letter.headers.items() if name not in OWN_HEADERS}
-    try:
-        fits = len(field_table(original)) <= HEADERS_MAX_BYTES
-    except (TypeError, ValueError, OverflowError):
-        fits = False
-    return {**original, **own} if fits else own
+    # The product's first: whose the message was and where its answer goes matters more than what its sender added.
+    names = sorted(letter.headers.keys() - OWN_HEADERS, key=lambda name: (not name.startswith(OWN_PREFIX), name))
+    return write_tables({name: letter.headers[name] for name in names}, TABLE_MAX_BYTES - OWN_MAX_BYTES) | own
 
 
 def letter_from(message: Message) -> DeadLetter:

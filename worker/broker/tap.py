@@ -11,6 +11,7 @@ TLS, authentication, heartbeats, channels, declaring, closing.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiormq.connection import TransportFactory
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from yarl import URL
+
+logger = logging.getLogger(__name__)
 
 _SIGN_OF_LIFE_SECONDS: Final = 1.0
 _MAX_REASON_BYTES: Final = 255
@@ -89,6 +92,7 @@ class Deliveries:
         method = data[start : start + 4]
         if method == DELIVER:
             self._deliver = read_deliver(data, start, stop)
+            self._parts = []
             return True
         if method == CANCEL:
             self._on_cancelled()
@@ -168,7 +172,7 @@ class Tap(asyncio.StreamReaderProtocol):
             if stop > end:
                 break
             sink = sinks.get(channel)
-            if sink is None or not sink.take(kind, data, at + FRAME_HEAD.size, stop - 1):
+            if sink is None or not _given(sink, kind, data, at + FRAME_HEAD.size, stop - 1):
                 self._pass_on(data[at:stop], is_control=channel == 0)
             at = stop
         self._rest = data[at:]
@@ -191,6 +195,15 @@ class Tap(asyncio.StreamReaderProtocol):
             self.blocked = None
             self.unblocked.set()
         super().data_received(frame)
+
+
+def _given(sink: FrameSink, kind: int, data: bytes, start: int, stop: int) -> bool:
+    """Give a frame to its sink. What leaves from here ends the connection, and what one message holds must not."""
+    try:
+        return sink.take(kind, data, start, stop)
+    except Exception:
+        logger.exception("a frame could not be taken; the connection goes on")
+        return True
 
 
 class TapTransport(TransportFactory):

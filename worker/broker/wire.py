@@ -8,14 +8,13 @@ the protocol is left to the library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - an exception, named like one
 from typing import TYPE_CHECKING, Final
 
-from pamqp.decode import field_table
-from pamqp.exceptions import PAMQPException
+from worker.broker.tables import NO_HEADERS, TABLE_MAX_BYTES, Headers
 
 if TYPE_CHECKING:
     from worker.engine.ports import Outgoing
@@ -70,41 +69,11 @@ _PROPERTIES: Final = (
 _TIMESTAMP_BYTES: Final = 8
 
 
-class Headers(Mapping[str, object]):
-    """A message's headers, decoded when somebody first looks; a table that cannot be decoded is empty."""
-
-    __slots__ = ("_raw", "_table")
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._table: dict[str, object] | None = None
-
-    def _decoded(self) -> dict[str, object]:
-        if self._table is None:
-            try:
-                self._table = dict(field_table(self._raw)[1])
-            except (PAMQPException, StructError, ValueError, IndexError):
-                self._table = {}
-        return self._table
-
-    def __getitem__(self, key: str) -> object:
-        return self._decoded()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._decoded())
-
-    def __len__(self) -> int:
-        return len(self._decoded())
-
-
-NO_HEADERS: Final[Mapping[str, object]] = Headers(b"\x00\x00\x00\x00")
-
-
 @dataclass(slots=True)
 class Properties:
     """What a message says about itself beside its body; only what this product looks at."""
 
-    headers: Mapping[str, object] = field(default_factory=lambda: NO_HEADERS)
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
     correlation_id: str | None = None
     reply_to: str | None = None
     message_id: str | None = None
@@ -143,9 +112,10 @@ def read_confirm(data: bytes, start: int) -> tuple[int, bool]:
 
 
 def read_content_header(data: bytes, start: int, stop: int) -> tuple[int, Properties]:
-    """Body size in bytes, and properties; properties that cannot be read are taken as absent."""
-    _, _, size, flags = _CONTENT_HEAD.unpack_from(data, start)
+    """Body size in bytes, and properties; what cannot be read is taken as absent."""
+    size = 0
     try:
+        _, _, size, flags = _CONTENT_HEAD.unpack_from(data, start)
         return size, _read_properties(data, start + _CONTENT_HEAD.size, stop, flags)
     except (StructError, IndexError):
         return size, Properties()
@@ -158,7 +128,7 @@ def _read_properties(data: bytes, at: int, stop: int, flags: int) -> Properties:
             continue
         if name == "headers":
             end = at + 4 + _LONG.unpack_from(data, at)[0]
-            if end > at + 4:
+            if at + 4 < end <= at + TABLE_MAX_BYTES:
                 properties.headers = Headers(data[at:end])
         elif not name:
             end = at + 1

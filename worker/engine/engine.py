@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from worker.engine.burial import Undertaker
 from worker.engine.commit import Committer
 from worker.engine.inquiries import answer, unanswered
-from worker.engine.intake import Refused, receive
+from worker.engine.intake import Refused, receive, trace_of
 from worker.engine.leases import expire_leases
 from worker.engine.outbox import Outbox
 from worker.engine.parking import ParkingAttendant
@@ -65,17 +65,27 @@ class Intake:
         self._early: list[Refused] = []
 
     def receive(self, delivery: Delivery) -> None:
-        """Take one delivery. Never waits and never raises."""
+        """Take one delivery. Never waits and never raises: what cannot even be taken is put away like any poison."""
+        try:
+            self._take(delivery)
+        except Exception as error:  # noqa: BLE001 - whatever a message makes the code raise is that message's fault
+            delivery.headers = {}  # they may be what cannot be read
+            self._refuse(Refused(delivery, "poison", trace_of(error)))
+
+    def _take(self, delivery: Delivery) -> None:
         item = receive(delivery, self._shards)
         if isinstance(item, Refused):
-            if self._undertaker is None:
-                self._early.append(item)
-            else:
-                self._undertaker.refuse(item)
+            self._refuse(item)
         else:
             if self._tracing is not None:
                 _trace(item, self._tracing)
             self._lanes.add(item)
+
+    def _refuse(self, refused: Refused) -> None:
+        if self._undertaker is None:
+            self._early.append(refused)
+        else:
+            self._undertaker.refuse(refused)
 
     def bury_with(self, undertaker: Undertaker) -> None:
         """Hand over what is refused from now on, and what was before."""

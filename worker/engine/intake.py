@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 from uuid import UUID
 
 from schemas import MalformedCommandError, parse_command, shard_of
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from worker.telemetry.tracing import Span
 
 AnyCommand: TypeAlias = "Command | Expire"
+
+_MAX_TRACE: Final = 2000
+"""Characters of a traceback's end, where the cause stands, that go into a dead letter; its headers hold them whole."""
 
 
 @dataclass(slots=True)
@@ -90,3 +94,8 @@ def unpark(parked: Parked) -> Item:
 def fingerprint(command: AnyCommand) -> UUID:
     """What tells a duplicate from another command with the same id: BLAKE2b-128 of its canonical content."""
     return UUID(bytes=blake2b(command.fingerprint(), digest_size=16).digest())
+
+
+def trace_of(error: Exception) -> str:
+    """What a dead letter tells of an error in the code."""
+    return "".join(traceback.format_exception(error))[-_MAX_TRACE:]

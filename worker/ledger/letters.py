@@ -58,7 +58,7 @@ def _plain(value: object, depth: int) -> object:
         return value
     if isinstance(value, int):
         return value if abs(value) < 2**63 else str(value)
-    if isinstance(value, bytes):
+    if isinstance(value, (bytes, bytearray)):
         return clean(value.decode("utf-8", "replace"))
     if depth and isinstance(value, dict):
         return {clean(str(key), MAX_LABEL): _plain(item, depth - 1) for key, item in value.items()}

@@ -97,3 +97,19 @@ async def test_a_consumer_cancelled_by_the_broker_is_noticed() -> None:
     tap.sinks[2] = Deliveries(lambda _message: None, cancelled.set)
     tap.data_received(method(2, commands.Basic.Cancel("ctag")))
     assert cancelled.is_set()
+
+
+async def test_a_message_that_its_taker_chokes_on_ends_no_connection_and_the_next_is_taken() -> None:
+    loop = asyncio.get_running_loop()
+    tap = Tap(asyncio.StreamReader(loop=loop), loop)
+    taken: list[int] = []
+
+    def take(message: Message) -> None:
+        taken.append(message.tag)
+        if message.tag == 1:
+            raise RecursionError
+
+    tap.sinks[2] = Deliveries(take, lambda: None)
+    tap.data_received(delivered(2, 1, [b"x"]) + delivered(2, 2, [b"y"]))
+    assert taken == [1, 2]
+    assert not tap.lost.is_set()
