@@ -14,10 +14,11 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - an exception, named like one
 from typing import TYPE_CHECKING, Final
 
+from schemas import MAX_BODY_BYTES
 from worker.broker.tables import NO_HEADERS, TABLE_MAX_BYTES, Headers
 
 if TYPE_CHECKING:
-    from worker.engine.ports import Outgoing
+    from worker.engine.ports import Outgoing, Whole
 
 METHOD: Final = 1
 HEADER: Final = 2
@@ -50,6 +51,8 @@ _HAS_MESSAGE_ID: Final = 1 << 7
 _JSON_TYPE: Final = b"\x10application/json"
 _PERSISTENT: Final = b"\x02"
 _SHORT_MAX: Final = 255
+# Measured of many small parts, which weigh most: commands up to 17, header tables up to 21 times their bytes.
+_PARSED_WEIGHT: Final = 16
 
 # The properties of a message in their order on the wire, with the bit that says they are there.
 _PROPERTIES: Final = (
@@ -82,13 +85,28 @@ class Properties:
 
 @dataclass(slots=True)
 class Message:
-    """A delivered message; ``origin`` holds the names of its exchange and routing key, not yet taken apart."""
+    """A delivered message; ``origin`` holds the names of its exchange and routing key, not yet taken apart.
+
+    Of a body that is far too large, ``body`` is the head and ``whole`` tells the rest.
+    """
 
     tag: int
     redelivered: bool
     origin: bytes
     properties: Properties
     body: bytes
+    whole: Whole | None = None
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory that the message is reckoned to take, its headers read."""
+        return len(self.body) + _PARSED_WEIGHT * self.properties.headers.size
+
+    @property
+    def weight_parsed(self) -> int:
+        """The same, with the command that its body may be."""
+        size = len(self.body)
+        return self.weight + (_PARSED_WEIGHT * size if size <= MAX_BODY_BYTES else 0)
 
     def exchange_and_key(self) -> tuple[str, str]:
         """Where the message was published to."""
@@ -149,9 +167,9 @@ def _text(raw: bytes) -> str:
     return raw.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def ack_frame(channel: int, tag: int) -> bytes:
-    """``basic.ack`` of everything up to and including ``tag``."""
-    return _ACK_FRAME.pack(METHOD, channel, 13, ACK, tag, 1, END)
+def ack_frame(channel: int, tag: int, *, multiple: bool = True) -> bytes:
+    """``basic.ack`` of everything up to and including ``tag``, or of that delivery alone."""
+    return _ACK_FRAME.pack(METHOD, channel, 13, ACK, tag, multiple, END)
 
 
 def publish_frames(channel: int, message: Outgoing, frame_max: int) -> bytes:

@@ -216,7 +216,7 @@ def _tracing(settings: Settings) -> Tracing:
 
 
 async def _archive(pool: asyncpg.Pool, letters: Sequence[DeadLetter], metrics: Metrics) -> None:
-    async with pool.acquire() as connection:
+    async with available(), pool.acquire() as connection:
         await store(connection, letters)
     metrics.archived.inc(len(letters))
 
@@ -251,7 +251,7 @@ def _retention(settings: Settings) -> Retention:
 def _broker_problems(broker: RabbitBroker) -> list[str]:
     state = broker.state
     if state.consuming and state.publishing:
-        return []
+        return [state.archive] if state.archive is not None else []
     if state.blocked is not None:
         return [f"the broker takes no messages: {state.blocked}"]
     return [f"the broker is away: {state.last_error or 'connecting'}"]

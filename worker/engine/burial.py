@@ -52,6 +52,7 @@ class Undertaker:
             refused.node,
             refused.kind,
             envelope.on_letter(delivery.headers),
+            delivery.whole,
         )
         self._put(letter, refused)
 

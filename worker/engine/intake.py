@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, TypeAlias
 from uuid import UUID
 
-from schemas import MalformedCommandError, parse_command, shard_of
+from schemas import MAX_BODY_BYTES, MalformedCommandError, parse_command, shard_of
 from schemas.routing import command_queue
 from worker.engine.ports import NO_REPLY, Reply
 from worker.telemetry.tracing import TRACEPARENT, is_traceparent
@@ -63,6 +63,9 @@ class Refused:
 
 def receive(delivery: Delivery, shards: int) -> Item | Refused:
     """Parse a delivery; a command on another queue than its node's is refused too."""
+    if (whole := delivery.whole) is not None:
+        detail = f"{whole.size} bytes; at most {MAX_BODY_BYTES} are accepted, the first {len(delivery.body)} are kept"
+        return Refused(delivery, "too_large", detail)
     try:
         command = parse_command(delivery.body)
     except MalformedCommandError as fault:
