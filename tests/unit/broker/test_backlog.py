@@ -49,13 +49,13 @@ def test_every_other_letter_is_stored_in_order_while_those_that_fail_are_tried_a
     while len(stored) < count - len(bad):
         batch = backlog.take(0.0)
         attempts += 1
+        assert attempts <= count + 12 * len(bad)
         if bad.isdisjoint(tags(batch)):
             backlog.stored(batch)
             stored += tags(batch)
         else:
             backlog.failed(batch, 0.0, away=away)
     assert stored == [tag for tag in range(1, count + 1) if tag not in bad]
-    assert attempts <= count + 12 * len(bad)
     while rest := backlog.take(1e9):
         backlog.stored(rest)
         stored += tags(rest)

@@ -4,7 +4,7 @@ import asyncio
 from itertools import count, pairwise
 
 import pamqp.frame
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pamqp import commands
 from pamqp.base import Frame
@@ -119,6 +119,7 @@ async def test_a_message_that_its_taker_chokes_on_ends_no_connection_and_the_nex
 @given(
     sizes=st.lists(st.integers(0, 40_000), min_size=20, max_size=60), cuts=st.lists(st.integers(0, 10**7), max_size=9)
 )
+@example(sizes=[30_000] * 20, cuts=[100_000, 500_000])
 @settings(max_examples=20, deadline=None)
 def test_of_a_body_that_is_far_too_large_the_head_is_kept_with_the_size_and_digest_of_the_whole(
     sizes: list[int], cuts: list[int]
