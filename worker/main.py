@@ -20,10 +20,11 @@ import uvloop
 from worker.api.app import add_read_api
 from worker.broker.rabbit import RabbitBroker
 from worker.cli.common.connect import broker_options, database_tls
+from worker.engine.intake import Intake
 from worker.engine.lanes import Lanes
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerUnavailable
-from worker.engine.services import Engine, Intake, Options
+from worker.engine.services import Engine, Options
 from worker.gauges import show
 from worker.hypervisor import Hypervisors
 from worker.ledger.dead_letters import store
@@ -223,7 +224,7 @@ def _tracing(settings: Settings) -> Tracing:
 
 
 async def _archive(pool: asyncpg.Pool, letters: Sequence[DeadLetter], metrics: Metrics) -> None:
-    async with pool.acquire() as connection:
+    async with available(), pool.acquire() as connection:
         await store(connection, letters)
     metrics.archived.inc(len(letters))
 
@@ -258,7 +259,7 @@ def _retention(settings: Settings) -> Retention:
 def _broker_problems(broker: RabbitBroker) -> list[str]:
     state = broker.state
     if state.consuming and state.publishing:
-        return []
+        return [state.archive] if state.archive is not None else []
     if state.blocked is not None:
         return [f"the broker takes no messages: {state.blocked}"]
     return [f"the broker is away: {state.last_error or 'connecting'}"]

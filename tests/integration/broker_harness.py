@@ -12,7 +12,7 @@ import pytest
 from schemas.routing import COMMAND_EXCHANGE, command_key
 from worker.broker.rabbit import RabbitBroker
 from worker.broker.session import BrokerOptions
-from worker.engine.ports import BrokerUnavailable, DeadLetter, Delivery, Outgoing
+from worker.engine.ports import BrokerUnavailable, DeadLetter, Delivery, LedgerUnavailable, Outgoing
 
 DEADLINE_SECONDS = 30.0
 
@@ -73,7 +73,7 @@ class Taker:
     async def _store(self, letters: Sequence[DeadLetter]) -> None:
         if self.store_failures:
             self.store_failures -= 1
-            raise ConnectionError("no database")
+            raise LedgerUnavailable("no database")
         self.letters += letters
         self._changed.set()
 

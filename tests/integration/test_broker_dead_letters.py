@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import aio_pika
 import pytest
 
 from schemas.routing import COMMAND_EXCHANGE, DEAD_EXCHANGE, DEAD_QUEUE, DETAIL_HEADER, REASON_HEADER
-from tests.integration.broker_harness import eventually, taker
+from tests.integration.broker_harness import Taker, eventually, taker
 from tests.servers import Vhost
-from worker.engine.ports import BrokerUnavailable, DeadLetter
+from worker.broker.rabbit import RabbitBroker
+from worker.broker.session import BrokerOptions
+from worker.broker.tap import HEAD_BYTES
+from worker.engine.ports import BrokerUnavailable, DeadLetter, LedgerUnavailable, Whole
 
 pytestmark = pytest.mark.integration
 
@@ -67,6 +73,97 @@ async def test_headers_too_large_to_pass_on_are_left_out_and_the_body_is_kept(vh
         await worker.until(lambda: worker.letters)
         assert (worker.letters[0].body, worker.letters[0].reason) == (b"body", "too_large")
         assert worker.letters[0].headers == {}
+
+
+async def test_of_letters_far_too_large_the_head_is_archived_with_the_size_and_digest_of_the_whole(
+    vhost: Vhost,
+) -> None:
+    huge = [bytes((number,)) * (3 * 2**20) for number in range(12)]
+    async with taker(vhost.url, archiving=True) as worker, await aio_pika.connect(vhost.url) as connection:
+        dead = await (await connection.channel()).get_exchange(DEAD_EXCHANGE)
+        for body in huge:
+            await dead.publish(aio_pika.Message(body, headers={REASON_HEADER: "malformed"}), "")
+        await worker.broker.dead_letter([DeadLetter(b"head", "too_large", "cut before", whole=Whole.of(huge[0]))])
+        await worker.until(lambda: len(worker.letters) == 13)
+        letters = {letter.whole: letter for letter in worker.letters if letter.reason == "malformed"}
+        assert {whole: letter.body for whole, letter in letters.items()} == {
+            Whole.of(body): body[:HEAD_BYTES] for body in huge
+        }
+        (cut_before,) = (letter for letter in worker.letters if letter.reason == "too_large")
+        assert (cut_before.body, cut_before.whole) == (b"head", Whole.of(huge[0]))
+
+
+@asynccontextmanager
+async def archive_that_refuses(
+    url: str, refuses: Callable[[DeadLetter], Exception | None]
+) -> AsyncIterator[tuple[Taker, RabbitBroker]]:
+    """A worker's broker side whose archive takes a batch only if it refuses none of it."""
+    kept = Taker(url)
+
+    async def store(letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            if (error := refuses(letter)) is not None:
+                raise error
+        await kept._store(letters)
+
+    broker = RabbitBroker(BrokerOptions((url,), name="test"), 1, kept._take, store=store)
+    broker.start()
+    try:
+        await broker.ready(30)
+        yield kept, broker
+    finally:
+        await broker.close()
+
+
+async def test_a_letter_that_the_archive_refuses_is_kept_without_what_it_refuses_and_delays_nobody(
+    vhost: Vhost,
+) -> None:
+    def refuses(letter: DeadLetter) -> Exception | None:
+        return ValueError("no such bytes") if b"raw 77" in letter.body or b"raw 78" in letter.body else None
+
+    async with archive_that_refuses(vhost.url, refuses) as (kept, broker):
+        await broker.dead_letter([letter(number) for number in range(150)])
+        await kept.until(lambda: len(kept.letters) == 150)
+        assert [one for one in kept.letters if one.whole is None] == [
+            letter(number) for number in range(150) if number not in {77, 78}
+        ]
+        first, second = (one for one in kept.letters if one.whole is not None)
+        assert (first.body, first.headers, first.command, first.reason) == (b"", {}, COMMAND, "malformed")
+        assert (first.whole, second.whole) == (Whole.of(letter(77).body), Whole.of(letter(78).body))
+        assert "no such bytes" in first.detail
+        assert broker.state.archive is None
+
+
+@pytest.mark.parametrize(("error", "stuck"), [(ValueError("never"), {3, 4, 5, 60}), (LedgerUnavailable("never"), {3})])
+async def test_letters_that_cannot_be_stored_at_all_delay_nobody_and_stay_in_the_queue(
+    vhost: Vhost, error: Exception, stuck: set[int]
+) -> None:
+    refused = {Whole.of(letter(number).body).digest for number in stuck}
+
+    def refuses(one: DeadLetter) -> Exception | None:
+        return error if (one.whole or Whole.of(one.body)).digest in refused else None
+
+    async with archive_that_refuses(vhost.url, refuses) as (kept, broker):
+        await broker.dead_letter([letter(number) for number in range(150)])
+        await kept.until(lambda: len(kept.letters) == 150 - len(stuck))
+        assert kept.letters == [letter(number) for number in range(150) if number not in stuck]
+    async with taker(vhost.url, archiving=True) as successor:
+        await successor.until(lambda: len(successor.letters) == len(stuck))
+        assert [one.body for one in successor.letters] == [letter(number).body for number in sorted(stuck)]
+
+
+async def test_an_archive_that_is_away_is_told_until_letters_get_through(vhost: Vhost) -> None:
+    back = asyncio.Event()
+
+    def refuses(_letter: DeadLetter) -> Exception | None:
+        return None if back.is_set() else LedgerUnavailable("no database")
+
+    async with archive_that_refuses(vhost.url, refuses) as (kept, broker):
+        await broker.dead_letter([letter(number) for number in range(20)])
+        await eventually(lambda: broker.state.archive == "dead letters are not stored: no database")
+        back.set()
+        await kept.until(lambda: len(kept.letters) == 20)
+        await eventually(lambda: broker.state.archive is None)
 
 
 async def test_strangers_in_the_queue_are_archived_too(vhost: Vhost) -> None:

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.servers import Database
-from worker.engine.ports import DeadLetter
+from worker.engine.ports import DeadLetter, Whole
 from worker.ledger.dead_letters import LetterFilter, actions, find, groups, mark, resolve, select, store, walk
 from worker.ledger.pool import connect_pool
 from worker.ledger.statements import Connection
@@ -144,3 +144,15 @@ async def test_a_letter_resolves_itself_once_its_command_is_answered(connection:
     )
     assert await resolve(connection) == 1
     assert [kept.state for kept in await select(connection, EVERY)] == ["resolved", "open", "open"]
+
+
+async def test_letters_of_which_only_the_head_is_kept_are_told_apart_by_their_whole_bodies(
+    connection: Connection,
+) -> None:
+    wholes = [Whole.of(b"x" * size) for size in (2_000_000, 3_000_000)]
+    await store(connection, [DeadLetter(b"x", "too_large", "", whole=whole) for whole in wholes * 2])
+    letters = await select(connection, EVERY, bodies=True)
+    assert [(letter.attempts, letter.body) for letter in letters] == [(2, b"x"), (2, b"x")]
+    assert [letter.headers for letter in letters] == [
+        {"x-nodeledger-size": whole.size, "x-nodeledger-digest": str(whole.digest)} for whole in wholes
+    ]

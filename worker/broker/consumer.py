@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A window counts messages, whatever their size; this bounds the memory that hostile ones can take.
+# A window counts messages, whatever their size; this bounds the memory that hostile ones can take, as it is reckoned.
 HELD_MAX_BYTES: Final = 64 * 1024 * 1024
 REGISTER_SECONDS: Final = 3.0
 
@@ -142,7 +142,7 @@ class Consumer:
         for delivery in deliveries:
             channel = cast("ConsumingChannel", delivery.source)
             channel.watermark.finish(delivery.tag)
-            channel.held_bytes -= len(delivery.body)
+            channel.held_bytes -= delivery.weight
             self._dirty.add(channel)
         self.counts.settled += len(deliveries)
 
@@ -220,9 +220,9 @@ class Consumer:
         self.counts.delivered += 1
         self.counts.redelivered += message.redelivered
         said = message.properties
-        size = len(message.body)
-        channel.held_bytes += size
-        self._held_bytes += size
+        weight = message.weight_parsed
+        channel.held_bytes += weight
+        self._held_bytes += weight
         if self._held_bytes > HELD_MAX_BYTES:
             channel.link.tap.pause()
         self._sink(
@@ -237,6 +237,8 @@ class Consumer:
                 said.correlation_id,
                 said.user_id,
                 said.headers,
+                message.whole,
+                weight,
             )
         )
 

@@ -1,42 +1,36 @@
-"""Dead letters: putting them where they are safe, and taking them to the archive."""
+"""Dead letters on the broker: putting them where they are safe, and reading them again."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from aio_pika import DeliveryMode
 from aio_pika import Message as AmqpMessage
-from pamqp.encode import field_table
 
-from schemas.routing import COMMAND_EXCHANGE, DEAD_EXCHANGE, DEAD_QUEUE, DETAIL_HEADER, REASON_HEADER
-from worker.broker.session import pause_before
-from worker.broker.tap import Deliveries
-from worker.broker.watermark import Watermark
-from worker.broker.wire import ack_frame
-from worker.engine.ports import BrokerUnavailable, DeadLetter
+from schemas.routing import COMMAND_EXCHANGE, DEAD_EXCHANGE, DETAIL_HEADER, REASON_HEADER
+from worker.broker.tables import TABLE_MAX_BYTES, write_tables
+from worker.engine.ports import DIGEST_HEADER, SIZE_HEADER, BrokerUnavailable, DeadLetter, Whole
 
 if TYPE_CHECKING:
-    import random
-
-    from aio_pika.abc import AbstractChannel, AbstractExchange
+    from aio_pika.abc import AbstractExchange
 
     from worker.broker.session import Link, Session
     from worker.broker.wire import Message
 
-logger = logging.getLogger(__name__)
-
 COMMAND_HEADER: Final = "x-nodeledger-command"
 NODE_HEADER: Final = "x-nodeledger-node"
 KIND_HEADER: Final = "x-nodeledger-kind"
-OWN_HEADERS: Final = frozenset({REASON_HEADER, DETAIL_HEADER, COMMAND_HEADER, NODE_HEADER, KIND_HEADER})
+OWN_HEADERS: Final = frozenset({
+    REASON_HEADER, DETAIL_HEADER, COMMAND_HEADER, NODE_HEADER, KIND_HEADER, SIZE_HEADER, DIGEST_HEADER
+})  # fmt: skip
 DETAIL_MAX_BYTES: Final = 4096
-HEADERS_MAX_BYTES: Final = 65_536
-PREFETCH: Final = 64
+# Our own at their largest, so that all together are not more than is read again.
+OWN_MAX_BYTES: Final = len(OWN_HEADERS) * (DETAIL_MAX_BYTES + 64)
+OWN_PREFIX: Final = "x-nodeledger-"
 _TOGETHER: Final = 64
 
 
@@ -87,22 +81,22 @@ class DeadLetterPublisher:
 
 def letter_id(letter: DeadLetter) -> UUID:
     """The same for the same body and reason, so that a letter published twice is known."""
-    digest = hashlib.sha256(letter.reason.encode() + b"\x00" + letter.body).digest()
+    known_by = letter.body if letter.whole is None else letter.whole.digest.bytes
+    digest = hashlib.sha256(letter.reason.encode() + b"\x00" + known_by).digest()
     return UUID(bytes=digest[:16])
 
 
 def headers_of(letter: DeadLetter) -> dict[str, Any]:
-    """The message's own headers with ours beside them; without its own where those are too large or not encodable."""
+    """The message's own headers with ours beside them; of its own, those that fit and can be written."""
     own: dict[str, Any] = {REASON_HEADER: letter.reason, DETAIL_HEADER: _cut(letter.detail, DETAIL_MAX_BYTES)}
     for name, value in ((COMMAND_HEADER, letter.command), (NODE_HEADER, letter.node), (KIND_HEADER, letter.kind)):
         if value is not None:
             own[name] = _cut(str(value), DETAIL_MAX_BYTES)
-    original: dict[str, Any] = {name: value for name, value in letter.headers.items() if name not in OWN_HEADERS}
-    try:
-        fits = len(field_table(original)) <= HEADERS_MAX_BYTES
-    except (TypeError, ValueError, OverflowError):
-        fits = False
-    return {**original, **own} if fits else own
+    if letter.whole is not None:
+        own |= {SIZE_HEADER: letter.whole.size, DIGEST_HEADER: str(letter.whole.digest)}
+    # The product's first: whose the message was and where its answer goes matters more than what its sender added.
+    names = sorted(letter.headers.keys() - OWN_HEADERS, key=lambda name: (not name.startswith(OWN_PREFIX), name))
+    return write_tables({name: letter.headers[name] for name in names}, TABLE_MAX_BYTES - OWN_MAX_BYTES) | own
 
 
 def letter_from(message: Message) -> DeadLetter:
@@ -121,94 +115,13 @@ def letter_from(message: Message) -> DeadLetter:
         _text(headers.get(NODE_HEADER)),
         _text(headers.get(KIND_HEADER)),
         {name: value for name, value in headers.items() if name not in OWN_HEADERS},
+        message.whole or _whole(headers),
     )
 
 
-class Archiver:
-    """Takes dead letters from the queue, in order, and acknowledges them once they are stored.
-
-    Args:
-        store: keeps letters for good; an exception means that it could not, and the same letters come again.
-        jitter: for the pauses after a failure to store.
-        batch: how many letters are stored together at most.
-    """
-
-    def __init__(
-        self, store: Callable[[Sequence[DeadLetter]], Awaitable[None]], jitter: random.Random, batch: int = 50
-    ) -> None:
-        self.archived = 0
-        self._store = store
-        self._jitter = jitter
-        self._batch = batch
-        self._link: Link | None = None
-        self._channel: AbstractChannel | None = None
-        self._watermark = Watermark()
-        self._waiting: list[Message] = []
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._registering: asyncio.Task[None] | None = None
-
-    def attach(self, link: Link) -> None:
-        """Consume over a new link, as soon as the queue answers."""
-        self._waiting, self._watermark = [], Watermark()
-        self._link = link
-        self._registering = asyncio.create_task(self._register(link))
-        if self._task is None:
-            self._task = asyncio.create_task(self._work(), name="broker-archiver")
-
-    def detach(self, link: Link) -> None:
-        """The link is gone; what was not acknowledged comes again."""
-        if self._link is link:
-            self._link = None
-            self._waiting = []
-
-    async def close(self) -> None:
-        """Stop; a batch that is being stored is finished by whoever gets it next."""
-        tasks = [task for task in (self._task, self._registering) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _register(self, link: Link) -> None:
-        try:
-            self._channel = await link.channel(Deliveries(self._take, link.abort))
-            await link.consume(self._channel, DEAD_QUEUE, PREFETCH)
-        except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
-            logger.warning("could not register on the dead letters", extra={"error": str(error)})
-            link.abort()
-
-    def _take(self, message: Message) -> None:
-        self._watermark.deliver(message.tag)
-        self._waiting.append(message)
-        self._wake.set()
-
-    async def _work(self) -> None:
-        failures = 0
-        while True:
-            await self._wake.wait()
-            link, batch = self._link, self._waiting[: self._batch]
-            if link is None or not batch:
-                self._wake.clear()
-                continue
-            try:
-                await self._store([letter_from(message) for message in batch])
-            except Exception as error:  # noqa: BLE001 - whatever kept the letters from being stored, they stay in the queue
-                failures += 1
-                logger.warning("dead letters wait to be stored", extra={"error": repr(error), "letters": len(batch)})
-                await asyncio.sleep(pause_before(failures, self._jitter))
-                continue
-            failures = 0
-            self.archived += len(batch)
-            if link is self._link:
-                self._acknowledge(link, batch)
-
-    def _acknowledge(self, link: Link, batch: Sequence[Message]) -> None:
-        del self._waiting[: len(batch)]
-        for message in batch:
-            self._watermark.finish(message.tag)
-        tag = self._watermark.take()
-        if tag is not None and self._channel is not None and self._channel.number is not None:
-            link.write(ack_frame(self._channel.number, tag))
+def _whole(headers: Mapping[str, object]) -> Whole | None:
+    size, digest = headers.get(SIZE_HEADER), _uuid(headers.get(DIGEST_HEADER))
+    return Whole(size, digest) if isinstance(size, int) and digest is not None else None
 
 
 def _cut(text: str, limit: int) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from worker.broker.archiver import Archiver
 from worker.broker.consumer import Consumer
-from worker.broker.dead_letters import Archiver, DeadLetterPublisher
+from worker.broker.dead_letters import DeadLetterPublisher
 from worker.broker.publisher import Publisher
 from worker.broker.session import Session
 from worker.broker.topology import ensure
@@ -27,7 +28,7 @@ _IN_LINE_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class BrokerState:
-    """How the broker is doing, for readiness and metrics."""
+    """How the broker is doing, for readiness and metrics. ``archive`` says why no dead letters are stored."""
 
     consuming: bool
     publishing: bool
@@ -37,6 +38,7 @@ class BrokerState:
     active_shards: frozenset[int]
     waiting_shards: frozenset[int]
     unfinished: int
+    archive: str | None
 
 
 class RabbitBroker:
@@ -86,6 +88,7 @@ class RabbitBroker:
             active_shards=self.consumer.active,
             waiting_shards=self.consumer.waiting,
             unfinished=self.consumer.unfinished,
+            archive=self.archiver.trouble if self.archiver is not None else None,
         )
 
     @property

@@ -11,7 +11,10 @@ TLS, authentication, heartbeats, channels, declaring, closing.
 from __future__ import annotations
 
 import asyncio
+import logging
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from uuid import UUID
 
 from aiormq.connection import TransportFactory
 
@@ -34,6 +37,7 @@ from worker.broker.wire import (
     read_content_header,
     read_deliver,
 )
+from worker.engine.ports import Whole
 
 if TYPE_CHECKING:
     import ssl
@@ -41,7 +45,13 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+logger = logging.getLogger(__name__)
+
 _SIGN_OF_LIFE_SECONDS: Final = 1.0
+# Four times the largest command is kept as it came, for whoever has to find out what it was meant to be.
+WHOLE_MAX_BYTES: Final = 1024 * 1024
+HEAD_BYTES: Final = 64 * 1024
+_NO_PROPERTIES: Final = Properties()
 _MAX_REASON_BYTES: Final = 255
 
 
@@ -52,6 +62,25 @@ class FrameSink(Protocol):
         """Handle the payload ``data[start:stop]`` of a frame; false to leave it to the library."""
 
 
+class _Cut:
+    """A body that is far too large, as it arrives: its head is kept, and the digest of all of it."""
+
+    __slots__ = ("_digest", "_size", "head")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._digest = blake2b(digest_size=16)
+        self.head = b""
+
+    def add(self, part: bytes) -> None:
+        self._digest.update(part)
+        if len(self.head) < HEAD_BYTES:
+            self.head += part[: HEAD_BYTES - len(self.head)]
+
+    def whole(self) -> Whole:
+        return Whole(self._size, UUID(bytes=self._digest.digest()))
+
+
 class Deliveries:
     """Puts delivered messages together from their frames.
 
@@ -60,14 +89,15 @@ class Deliveries:
         on_cancelled: called when the broker takes the consumer away.
     """
 
-    __slots__ = ("_deliver", "_on_cancelled", "_on_message", "_parts", "_properties", "_wanted")
+    __slots__ = ("_cut", "_deliver", "_on_cancelled", "_on_message", "_parts", "_properties", "_wanted")
 
     def __init__(self, on_message: Callable[[Message], None], on_cancelled: Callable[[], None]) -> None:
         self._on_message = on_message
         self._on_cancelled = on_cancelled
         self._deliver: tuple[int, bool, bytes] | None = None
-        self._properties = Properties()
+        self._properties = _NO_PROPERTIES
         self._parts: list[bytes] = []
+        self._cut: _Cut | None = None
         self._wanted = 0
 
     def take(self, kind: int, data: bytes, start: int, stop: int) -> bool:
@@ -78,9 +108,14 @@ class Deliveries:
             return False
         if kind == HEADER:
             self._wanted, self._properties = read_content_header(data, start, stop)
+            if self._wanted > WHOLE_MAX_BYTES:
+                self._cut = _Cut(self._wanted)
         elif kind == BODY:
-            self._parts.append(data[start:stop])
             self._wanted -= stop - start
+            if self._cut is None:
+                self._parts.append(data[start:stop])
+            else:
+                self._cut.add(data[start:stop])
         if self._wanted <= 0:
             self._emit(*self._deliver)
         return True
@@ -89,16 +124,23 @@ class Deliveries:
         method = data[start : start + 4]
         if method == DELIVER:
             self._deliver = read_deliver(data, start, stop)
+            self._properties = _NO_PROPERTIES
+            self._parts = []
+            self._cut = None
             return True
         if method == CANCEL:
             self._on_cancelled()
         return False
 
     def _emit(self, tag: int, redelivered: bool, origin: bytes) -> None:  # noqa: FBT001 - as it came off the wire
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._deliver = None
+        parts, cut = self._parts, self._cut
+        self._deliver = self._cut = None
         self._parts = []
-        self._on_message(Message(tag, redelivered, origin, self._properties, body))
+        if cut is None:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self._on_message(Message(tag, redelivered, origin, self._properties, body))
+        else:
+            self._on_message(Message(tag, redelivered, origin, self._properties, cut.head, cut.whole()))
 
 
 class Confirms:
@@ -168,7 +210,7 @@ class Tap(asyncio.StreamReaderProtocol):
             if stop > end:
                 break
             sink = sinks.get(channel)
-            if sink is None or not sink.take(kind, data, at + FRAME_HEAD.size, stop - 1):
+            if sink is None or not _given(sink, kind, data, at + FRAME_HEAD.size, stop - 1):
                 self._pass_on(data[at:stop], is_control=channel == 0)
             at = stop
         self._rest = data[at:]
@@ -191,6 +233,15 @@ class Tap(asyncio.StreamReaderProtocol):
             self.blocked = None
             self.unblocked.set()
         super().data_received(frame)
+
+
+def _given(sink: FrameSink, kind: int, data: bytes, start: int, stop: int) -> bool:
+    """Give a frame to its sink. What leaves from here ends the connection, and what one message holds must not."""
+    try:
+        return sink.take(kind, data, start, stop)
+    except Exception:
+        logger.exception("a frame could not be taken; the connection goes on")
+        return True
 
 
 class TapTransport(TransportFactory):

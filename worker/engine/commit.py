@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import traceback
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
 from worker.engine.batch import Decider, Result, read_keys
+from worker.engine.intake import trace_of
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerConflict, LedgerUnavailable
 from worker.telemetry.logs import get_logger
@@ -37,8 +37,6 @@ MAX_ATTEMPTS: Final = 3
 
 _T = TypeVar("_T")
 
-_MAX_TRACE: Final = 2000
-"""Characters of a traceback's end, where the cause stands, that go into a dead letter; its headers hold them whole."""
 
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 5.0
@@ -144,8 +142,7 @@ class Committer:
         _log.error("command fails for good", command=str(command.id), node=command.node, error=repr(error))
         if item.dead_lettered is not None:
             return [Result(done=[item])]  # its letter is safe: what cannot be written down must not die again forever
-        detail = "".join(traceback.format_exception(error))[-_MAX_TRACE:]
-        return [Result(dead_lettered=[(item, "poison", detail)])]
+        return [Result(dead_lettered=[(item, "poison", trace_of(error))])]
 
     async def _commit(self, items: Sequence[Item], facts: Facts) -> Result:
         """One transaction, run again for as long as the database is away or another worker was faster.

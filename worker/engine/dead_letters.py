@@ -65,6 +65,7 @@ class DeadLetters:
             refused.node,
             refused.kind,
             envelope.on_letter(delivery.headers),
+            delivery.whole,
         )
         self._put(letter, refused)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 from uuid import UUID
 
-from schemas import MalformedCommandError, parse_command, shard_of
+from schemas import MAX_BODY_BYTES, MalformedCommandError, parse_command, shard_of
 from schemas.routing import command_queue
 from worker.engine.ports import NO_REPLY, Reply
 from worker.telemetry.tracing import TRACEPARENT, is_traceparent
@@ -15,10 +16,15 @@ from worker.telemetry.tracing import TRACEPARENT, is_traceparent
 if TYPE_CHECKING:
     from schemas import Command
     from worker.accounting.rules.lifecycle import Expire
+    from worker.engine.dead_letters import DeadLetters
+    from worker.engine.lanes import Lanes
     from worker.engine.ports import Delivery, Parked
-    from worker.telemetry.tracing import Span
+    from worker.telemetry.tracing import Span, Tracing
 
 AnyCommand: TypeAlias = "Command | Expire"
+
+_MAX_TRACE: Final = 2000
+"""Characters of a traceback's end, where the cause stands, that go into a dead letter; its headers hold them whole."""
 
 
 @dataclass(slots=True)
@@ -57,8 +63,64 @@ class Refused:
     item: Item | None = None
 
 
+class Intake:
+    """The broker's sink: parses each delivery and puts it on its lane, or aside for the dead letters.
+
+    Made before the broker, which needs somewhere to deliver to, and before the
+    engine, which needs a broker.
+    """
+
+    def __init__(self, lanes: Lanes, shards: int, tracing: Tracing | None = None) -> None:
+        self._lanes = lanes
+        self._shards = shards
+        self._tracing = tracing if tracing is not None and tracing.enabled else None
+        self._dead_letters: DeadLetters | None = None
+        self._early: list[Refused] = []
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take one delivery. Never waits and never raises: what cannot even be taken is put away like any poison."""
+        try:
+            self._take(delivery)
+        except Exception as error:  # noqa: BLE001 - whatever a message makes the code raise is that message's fault
+            delivery.headers = {}  # they may be what cannot be read
+            self._refuse(Refused(delivery, "poison", trace_of(error)))
+
+    def _take(self, delivery: Delivery) -> None:
+        item = receive(delivery, self._shards)
+        if isinstance(item, Refused):
+            self._refuse(item)
+        else:
+            if self._tracing is not None:
+                _trace(item, self._tracing)
+            self._lanes.add(item)
+
+    def _refuse(self, refused: Refused) -> None:
+        if self._dead_letters is None:
+            self._early.append(refused)
+        else:
+            self._dead_letters.refuse(refused)
+
+    def dead_letter_with(self, dead_letters: DeadLetters) -> None:
+        """Hand over what is refused from now on, and what was before."""
+        self._dead_letters = dead_letters
+        for refused in self._early:
+            dead_letters.refuse(refused)
+        self._early.clear()
+
+
+def _trace(item: Item, tracing: Tracing) -> None:
+    """Begin a command's span; its answer continues that."""
+    command = item.command
+    about = {"nodeledger.command": str(command.id)}
+    item.span = tracing.begin(item.reply.traceparent, kind=command.kind, node=command.node, attributes=about)
+    item.reply = replace(item.reply, traceparent=item.span.traceparent)
+
+
 def receive(delivery: Delivery, shards: int) -> Item | Refused:
     """Parse a delivery; a command on another queue than its node's is refused too."""
+    if (whole := delivery.whole) is not None:
+        detail = f"{whole.size} bytes; at most {MAX_BODY_BYTES} are accepted, the first {len(delivery.body)} are kept"
+        return Refused(delivery, "too_large", detail)
     try:
         command = parse_command(delivery.body)
     except MalformedCommandError as fault:
@@ -90,3 +152,8 @@ def unpark(parked: Parked) -> Item:
 def fingerprint(command: AnyCommand) -> UUID:
     """What tells a duplicate from another command with the same id: BLAKE2b-128 of its canonical content."""
     return UUID(bytes=blake2b(command.fingerprint(), digest_size=16).digest())
+
+
+def trace_of(error: Exception) -> str:
+    """What a dead letter tells of an error in the code."""
+    return "".join(traceback.format_exception(error))[-_MAX_TRACE:]

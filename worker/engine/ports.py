@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
-    from uuid import UUID
 
     from schemas import Inventory
     from schemas.outcomes import Status
@@ -77,13 +78,33 @@ class LedgerConflict(Exception):  # noqa: N818 - a state of the world, not a mis
         self.nodes = frozenset(nodes)
 
 
+SIZE_HEADER: Final = "x-nodeledger-size"
+DIGEST_HEADER: Final = "x-nodeledger-digest"
+"""Of a dead letter that has only the head of a body: the size of the whole in bytes, and its digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What a body was of which only the head is kept: its size in bytes, and its digest, BLAKE2b of 128 bits."""
+
+    size: int
+    digest: UUID
+
+    @classmethod
+    def of(cls, body: bytes) -> Whole:
+        """What a body is known by once it is not kept."""
+        return cls(len(body), UUID(bytes=blake2b(body, digest_size=16).digest()))
+
+
 @dataclass(slots=True)
 class Delivery:
     """One message as the broker delivered it.
 
     ``received_at`` is the loop's monotonic time in seconds. ``tag`` and
     ``source`` belong to the broker adapter: they find the way back for the
-    acknowledgement, and are worthless once the channel is gone.
+    acknowledgement, and are worthless once the channel is gone. So does
+    ``weight``, the memory in bytes that the message is reckoned to take. Of a
+    body that is far too large, ``body`` is the head and ``whole`` tells the rest.
     """
 
     shard: int
@@ -96,6 +117,8 @@ class Delivery:
     correlation_id: str | None = None
     user_id: str | None = None
     headers: Mapping[str, object] = field(default_factory=dict)
+    whole: Whole | None = None
+    weight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +147,7 @@ class Outgoing:
 
 @dataclass(slots=True)
 class DeadLetter:
-    """A message that cannot be applied: its raw bytes, and why."""
+    """A message that cannot be applied: its raw bytes, and why; where ``whole`` is given, ``body`` is but the head."""
 
     body: bytes
     reason: str
@@ -133,6 +156,7 @@ class DeadLetter:
     node: str | None = None
     kind: str | None = None
     headers: Mapping[str, object] = field(default_factory=dict)
+    whole: Whole | None = None
 
 
 class Broker(Protocol):

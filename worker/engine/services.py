@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from worker.engine.commit import Committer
 from worker.engine.dead_letters import DeadLetters
 from worker.engine.inquiries import answer, unanswered
-from worker.engine.intake import Refused, receive
 from worker.engine.leases import Leases
 from worker.engine.outbox import Outbox
 from worker.engine.parking import ParkedProbes
@@ -25,11 +24,10 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from worker.engine.batch import Inquiry, Result
-    from worker.engine.intake import Item
+    from worker.engine.intake import Intake
     from worker.engine.lanes import Lanes
-    from worker.engine.ports import Broker, Delivery, Hypervisors, Ledger
+    from worker.engine.ports import Broker, Hypervisors, Ledger
     from worker.telemetry.metrics import Metrics
-    from worker.telemetry.tracing import Tracing
 
 _log = get_logger(__name__)
 
@@ -48,49 +46,6 @@ class Options:
     sweep_seconds: float
     shutdown_seconds: float
     permissions: Permissions = field(default_factory=Permissions)
-
-
-class Intake:
-    """The broker's sink: parses each delivery and puts it on its lane, or aside for the dead letters.
-
-    Made before the broker, which needs somewhere to deliver to, and before the
-    engine, which needs a broker.
-    """
-
-    def __init__(self, lanes: Lanes, shards: int, tracing: Tracing | None = None) -> None:
-        self._lanes = lanes
-        self._shards = shards
-        self._tracing = tracing if tracing is not None and tracing.enabled else None
-        self._dead_letters: DeadLetters | None = None
-        self._early: list[Refused] = []
-
-    def receive(self, delivery: Delivery) -> None:
-        """Take one delivery. Never waits and never raises."""
-        item = receive(delivery, self._shards)
-        if isinstance(item, Refused):
-            if self._dead_letters is None:
-                self._early.append(item)
-            else:
-                self._dead_letters.refuse(item)
-        else:
-            if self._tracing is not None:
-                _trace(item, self._tracing)
-            self._lanes.add(item)
-
-    def dead_letter_with(self, dead_letters: DeadLetters) -> None:
-        """Hand over what is refused from now on, and what was before."""
-        self._dead_letters = dead_letters
-        for refused in self._early:
-            dead_letters.refuse(refused)
-        self._early.clear()
-
-
-def _trace(item: Item, tracing: Tracing) -> None:
-    """Begin a command's span; its answer continues that."""
-    command = item.command
-    about = {"nodeledger.command": str(command.id)}
-    item.span = tracing.begin(item.reply.traceparent, kind=command.kind, node=command.node, attributes=about)
-    item.reply = replace(item.reply, traceparent=item.span.traceparent)
 
 
 class Engine:

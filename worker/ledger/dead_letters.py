@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from worker.ledger.letters import MAX_LABEL, clean, digest, fingerprint, headers_json
+from worker.ledger.letters import MAX_LABEL, clean, fingerprint, headers_json, known_by
 from worker.ledger.statements import Connection, statement
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ class LetterAction:
 async def store(connection: Connection, letters: Sequence[DeadLetter]) -> None:
     """Archive letters, each once: one that is there already is counted again, and open again.
 
-    A letter is known by its body's digest and its reason, so that storing the
+    A letter is known by its whole body's digest and its reason, so that storing the
     same delivery twice loses nothing and adds no row.
     """
-    arrivals = [((digest(letter.body), clean(letter.reason, MAX_LABEL)), letter) for letter in letters]
+    arrivals = [((known_by(letter), clean(letter.reason, MAX_LABEL)), letter) for letter in letters]
     counts = Counter(key for key, _ in arrivals)
     rows = [
         (
@@ -98,7 +98,7 @@ async def store(connection: Connection, letters: Sequence[DeadLetter]) -> None:
             None if letter.kind is None else clean(letter.kind, MAX_LABEL),
             letter.command,
             letter.body,
-            headers_json(letter.headers),
+            headers_json(letter.headers, letter.whole),
             counts[body_digest, reason],
         )
         for (body_digest, reason), letter in dict(arrivals).items()

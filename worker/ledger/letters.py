@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 from pydantic_core import to_json
 
+from worker.engine.ports import DIGEST_HEADER, SIZE_HEADER, Whole
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
+
+    from worker.engine.ports import DeadLetter
 
 MAX_DETAIL: Final = 16 * 1024
 MAX_LABEL: Final = 255
@@ -28,7 +31,12 @@ _VARIABLE: Final = (
 
 def digest(body: bytes) -> UUID:
     """What a body is known by: BLAKE2b of 128 bits."""
-    return UUID(bytes=blake2b(body, digest_size=16).digest())
+    return Whole.of(body).digest
+
+
+def known_by(letter: DeadLetter) -> UUID:
+    """The digest of a letter's body, also where only the head is kept."""
+    return digest(letter.body) if letter.whole is None else letter.whole.digest
 
 
 def fingerprint(reason: str, detail: str) -> str:
@@ -48,9 +56,15 @@ def clean(text: str, limit: int = MAX_DETAIL) -> str:
     return text[:limit].encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def headers_json(headers: Mapping[str, object]) -> str:
-    """A message's headers as JSON that ``jsonb`` accepts."""
-    return to_json(_plain(headers, _MAX_DEPTH)).decode()
+def headers_json(headers: Mapping[str, object], whole: Whole | None = None) -> str:
+    """A message's headers as JSON that ``jsonb`` accepts; with the size and digest of a body that was cut."""
+    cut = {} if whole is None else {SIZE_HEADER: whole.size, DIGEST_HEADER: str(whole.digest)}
+    return to_json(_plain({**headers, **cut}, _MAX_DEPTH)).decode()
+
+
+def is_cut(headers: Mapping[str, object] | None) -> bool:
+    """Whether an archived letter has only the head of its body, by its headers."""
+    return headers is not None and SIZE_HEADER in headers
 
 
 def _plain(value: object, depth: int) -> object:
@@ -58,7 +72,7 @@ def _plain(value: object, depth: int) -> object:
         return value
     if isinstance(value, int):
         return value if abs(value) < 2**63 else str(value)
-    if isinstance(value, bytes):
+    if isinstance(value, (bytes, bytearray)):
         return clean(value.decode("utf-8", "replace"))
     if depth and isinstance(value, dict):
         return {clean(str(key), MAX_LABEL): _plain(item, depth - 1) for key, item in value.items()}

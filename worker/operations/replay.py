@@ -18,6 +18,7 @@ from worker.engine.envelope import Envelope
 from worker.engine.intake import fingerprint
 from worker.ledger import dead_letters
 from worker.ledger.dead_letters import Letter, LetterFilter
+from worker.ledger.letters import is_cut
 from worker.ledger.statements import statement
 from worker.operations.dry_run import NoPreview, Preview
 from worker.operations.producing import Sendable
@@ -70,6 +71,8 @@ async def forecasts(
 
 def _read(letter: Letter) -> Command | str:
     """The letter's command as it is understood today, or why it is none."""
+    if is_cut(letter.headers):
+        return "too_large: only the head of its body is kept"
     try:
         return parse_command(letter.body or b"")
     except MalformedCommandError as error:

@@ -4,15 +4,16 @@ import asyncio
 from itertools import count, pairwise
 
 import pamqp.frame
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pamqp import commands
 from pamqp.base import Frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from worker.broker.tap import Confirms, Deliveries, Tap
+from worker.broker.tap import HEAD_BYTES, WHOLE_MAX_BYTES, Confirms, Deliveries, Tap
 from worker.broker.wire import Message
+from worker.engine.ports import Whole
 
 
 def delivered(channel: int, tag: int, bodies: list[bytes]) -> bytes:
@@ -97,3 +98,39 @@ async def test_a_consumer_cancelled_by_the_broker_is_noticed() -> None:
     tap.sinks[2] = Deliveries(lambda _message: None, cancelled.set)
     tap.data_received(method(2, commands.Basic.Cancel("ctag")))
     assert cancelled.is_set()
+
+
+async def test_a_message_that_its_taker_chokes_on_ends_no_connection_and_the_next_is_taken() -> None:
+    loop = asyncio.get_running_loop()
+    tap = Tap(asyncio.StreamReader(loop=loop), loop)
+    taken: list[int] = []
+
+    def take(message: Message) -> None:
+        taken.append(message.tag)
+        if message.tag == 1:
+            raise RecursionError
+
+    tap.sinks[2] = Deliveries(take, lambda: None)
+    tap.data_received(delivered(2, 1, [b"x"]) + delivered(2, 2, [b"y"]))
+    assert taken == [1, 2]
+    assert not tap.lost.is_set()
+
+
+@given(
+    sizes=st.lists(st.integers(0, 40_000), min_size=20, max_size=60), cuts=st.lists(st.integers(0, 10**7), max_size=9)
+)
+@example(sizes=[30_000] * 20, cuts=[100_000, 500_000])
+@settings(max_examples=20, deadline=None)
+def test_of_a_body_that_is_far_too_large_the_head_is_kept_with_the_size_and_digest_of_the_whole(
+    sizes: list[int], cuts: list[int]
+) -> None:
+    bodies = [bytes((number % 256,)) * size for number, size in enumerate(sizes * 2)]
+    whole = b"".join(bodies)
+    messages, *_ = asyncio.run(run_tap(delivered(2, 1, bodies) + delivered(2, 2, [b"next"]), cuts))
+    assert [message.tag for message in messages] == [1, 2]
+    if len(whole) > WHOLE_MAX_BYTES:
+        assert messages[0].body == whole[:HEAD_BYTES]
+        assert messages[0].whole == Whole.of(whole)
+    else:
+        assert (messages[0].body, messages[0].whole) == (whole, None)
+    assert (messages[1].body, messages[1].whole) == (b"next", None)

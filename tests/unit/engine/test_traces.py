@@ -5,11 +5,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from worker.engine.intake import Item
+from worker.engine.intake import Intake, Item
 from worker.engine.lanes import Lanes
 from worker.engine.outcomes import Rendered, messages
 from worker.engine.ports import Delivery
-from worker.engine.services import Intake
 from worker.telemetry.tracing import Tracing
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.ledger.letters import clean, digest, fingerprint, headers_json
+from worker.engine.ports import DeadLetter, Whole
+from worker.ledger.letters import clean, digest, fingerprint, headers_json, is_cut, known_by
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.datetimes(),
@@ -58,3 +59,14 @@ def test_headers_keep_their_values() -> None:
     assert json.loads(headers_json(headers)) == {
         "text": "a", "bytes": "b", "number": 1, "list": [True, None], "table": {"at": str(at)}
     }  # fmt: skip
+
+
+def test_a_letter_with_the_head_of_a_body_is_known_by_the_whole_and_says_what_it_was() -> None:
+    whole = Whole.of(b"x" * 100)
+    letter = DeadLetter(b"xx", "too_large", "", headers={"a": "b"}, whole=whole)
+    assert known_by(letter) == digest(b"x" * 100) != digest(b"xx")
+    headers = json.loads(headers_json(letter.headers, letter.whole))
+    assert headers == {"a": "b", "x-nodeledger-size": 100, "x-nodeledger-digest": str(whole.digest)}
+    assert is_cut(headers)
+    assert not is_cut(letter.headers)
+    assert not is_cut(None)
