@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import FailFast, Field, StringConstraints, model_validator
+from pydantic import FailFast, Field, model_validator
 
+from schemas.addresses import DeviceAddress
 from schemas.base import BY_KEY, Amount, CellId, Gibibytes, HexId, Label, Model, PositiveAmount, ResourceName, TraitName
 from schemas.cpuset import CpuSet, lowest_cpu, parse_cpu_mask
 from schemas.requests import DeviceType, Tags
 
 CpuGroups = Annotated[list[CpuSet], Field(max_length=65_536), FailFast()]
-DeviceAddress = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,127}$")]
 
 
 class Pages(Model):
