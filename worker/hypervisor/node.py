@@ -42,6 +42,7 @@ class NodeLink:
         "last_used",
         "reader",
         "retired",
+        "told",
         "uri",
     )
 
@@ -50,6 +51,7 @@ class NodeLink:
         self.reader = HostReader(shared)
         self.last_used = monotonic()
         self.retired = False
+        self.told: list[str] = []
         self._threads = threads
         self._breaker = Breaker()
         self._answered = False

@@ -13,6 +13,7 @@ from worker.hypervisor.domains import Domain, read_domain
 from worker.hypervisor.node import NodeLink, NotAsked, TooLate
 from worker.hypervisor.observe import Shared
 from worker.hypervisor.threads import Threads
+from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from schemas.inventory import Inventory
     from worker.hypervisor.connection import Connection
 
+_log = get_logger(__name__)
 T = TypeVar("T")
 
 _IDLE_SECONDS: Final = 900.0
@@ -94,10 +96,17 @@ class Hypervisors:
     async def inventory(self, node: str, uri: str) -> Inventory:
         """What the node has; the same object again as long as nothing changed.
 
+        What of it cannot be used is logged once, and again when it changes.
+
         Raises:
             HypervisorUnreachable: nothing is known of it.
         """
-        return await self._ask("inventory", node, uri, lambda link: link.reader.read)
+        answer = await self._ask("inventory", node, uri, lambda link: link.reader.read)
+        link = self._links.get(node)
+        if link is not None and link.told != answer.oddities:
+            link.told = answer.oddities
+            _log.warning("parts of what a hypervisor tells cannot be used", node=node, left_out=link.told)
+        return answer
 
     async def domain_state(self, node: str, uri: str, instance: UUID) -> Literal["absent", "shut_off", "running"]:
         """Whether the instance's domain exists and runs; a paused or crashed one that is not gone runs.
