@@ -20,6 +20,7 @@ import libvirt
 import pytest
 from structlog.testing import capture_logs
 
+from worker.engine.inquiries import observe
 from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor import Hypervisors
 from worker.hypervisor.connection import ConnectionLost, reach
@@ -117,6 +118,20 @@ async def test_what_a_host_tells_and_cannot_be_used_is_logged_once(tmp_path: Pat
     (oddity,) = inventory.oddities
     assert "may lie in the pool" in oddity
     assert [(line["node"], line["left_out"], line["log_level"]) for line in logs] == [("cn-1", [oddity], "warning")]
+
+
+async def test_senders_are_told_the_same_whatever_keeps_a_hypervisor_from_answering_and_the_log_says_what() -> None:
+    with mute_server() as silent, capture_logs() as logs:
+        closed = "qemu+tcp://127.0.0.1:1/system"
+        async with hypervisors(deadline=0.3) as pool:
+            for address in (silent, closed, "qemu:///session"):
+                for _ in range(2):
+                    heard = await observe(pool, "cn-1", address)
+                    assert heard.inventory is None
+                    assert heard.detail == "the hypervisor of cn-1 does not answer"
+    assert [(line["node"], line["address"]) for line in logs] == [("cn-1", silent), ("cn-1", closed)]
+    assert logs[0]["error"] == "no answer within 0.3 s"
+    assert "Connection refused" in logs[1]["error"]
 
 
 async def test_an_address_that_is_not_allowed_is_never_opened() -> None:

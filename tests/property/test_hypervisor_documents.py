@@ -201,9 +201,9 @@ def check_other_cells(made: Inventory) -> None:
         assert not made.cells or any(cell in kept for cell in plain)
 
 
-ALLOWED = Allowed(DEFAULT_PATTERNS)
+ALLOWED = Allowed((*DEFAULT_PATTERNS, "qemu+tls://*/system"))
 SAFE = re.compile(
-    r"qemu\+tls://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._][A-Za-z0-9._-]*)(:[0-9]{1,5})?/system(\?(no_tty=[^&=?]*)?)?"
+    r"qemu\+tls://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._][A-Za-z0-9._-]*)(:16514)?/system(\?(no_tty=[^&=?]*)?)?"
 )
 
 

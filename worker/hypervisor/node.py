@@ -39,6 +39,7 @@ class NodeLink:
         "_connection",
         "_lock",
         "_threads",
+        "complaint",
         "last_used",
         "reader",
         "retired",
@@ -52,6 +53,7 @@ class NodeLink:
         self.last_used = monotonic()
         self.retired = False
         self.told: list[str] = []
+        self.complaint: str | None = None
         self._threads = threads
         self._breaker = Breaker()
         self._answered = False

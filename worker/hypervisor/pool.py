@@ -141,16 +141,20 @@ class Hypervisors:
         result = "failed"
         try:
             answer = await link.ask(question(link), deadline_seconds=deadlines * self._deadline_seconds)
-            result = "ok"
-        except NotAsked:
-            result = "refused"
-            raise
-        except TooLate:
-            result = "deadline"
+            result, link.complaint = "ok", None
+        except HypervisorUnreachable as trouble:
+            result = {NotAsked: "refused", TooLate: "deadline"}.get(type(trouble), result)
+            self._complain(node, link, trouble)
             raise
         finally:
             self._observe(name, result, monotonic() - asked_at)
         return answer
+
+    def _complain(self, node: str, link: NodeLink, trouble: HypervisorUnreachable) -> None:
+        """Log why a node does not answer, once until it answers or another reason comes."""
+        if not isinstance(trouble, NotAsked) and trouble.detail != link.complaint:
+            link.complaint = trouble.detail
+            _log.warning("a hypervisor does not answer", node=node, address=link.uri, error=trouble.detail)
 
     def _link(self, node: str, uri: str) -> NodeLink:
         link = self._links.get(node)
