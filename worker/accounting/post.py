@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from schemas.commands import InstanceCommand
-from worker.accounting.nodes import apply_settings
+from worker.accounting.nodes import apply_settings, forget_host
 from worker.accounting.state import merged
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def post(view: View, command: Command | Expire, decision: Decision) -> list[Post
         view.nodes[name].generation += 1
     if decision.removed is not None:
         view.removed.append(view.nodes.pop(decision.removed))
+        forget_host(view, decision.removed)
     return postings
 
 

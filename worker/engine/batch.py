@@ -15,7 +15,7 @@ from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
 from worker.accounting.decision import Decision
 from worker.accounting.lifecycle import Expire
-from worker.accounting.nodes import observe
+from worker.accounting.nodes import attributed, observe
 from worker.accounting.post import post
 from worker.accounting.view import Question
 from worker.engine.outcomes import Rendered, render, render_dead
@@ -67,6 +67,7 @@ class Result:
 def wanted(items: Sequence[Item], facts: Facts) -> Wanted:
     """What the transaction of a batch must load."""
     want = Wanted()
+    want.hosts = {name: seen.host_uuid for name, seen in facts.observations.items() if seen.host_uuid is not None}
     for item in items:
         command = item.command
         want.commands.append(command.id)
@@ -109,9 +110,9 @@ class Decider:
         view = self.loaded.view
         view.facts = self.facts
         for name, observation in self.facts.observations.items():
-            self.facts.observations[name] = replace(observation, at=self.loaded.now)
+            self.facts.observations[name] = attributed(view, name, replace(observation, at=self.loaded.now))
             if name in view.nodes:
-                observe(view.nodes[name], self.facts.observations[name])
+                observe(view, view.nodes[name], self.facts.observations[name])
         for item in items:
             self._one(item)
         self.result.stuck |= self.result.leaving

@@ -70,7 +70,8 @@ async def observe(hypervisors: Hypervisors, node: str, address: str | None) -> O
     if address is None:
         return Observation(now, None, None, f"no hypervisor is known for {node}")
     try:
-        return Observation(now, address, await hypervisors.inventory(node, address))
+        inventory = await hypervisors.inventory(node, address)
+        return Observation(now, address, inventory, host_uuid=hypervisors.host_uuid(node))
     except HypervisorUnreachable:
         return Observation(now, address, None, f"the hypervisor of {node} does not answer")
 

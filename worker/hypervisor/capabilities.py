@@ -122,12 +122,14 @@ def feature_names(cpu: Element) -> frozenset[str]:
 
 
 def _uuid(host: Element, oddities: Oddities) -> UUID | None:
+    """The machine's own UUID; one of all the same digits is a board's that was never given one."""
     text = text_of(host, "uuid")
     try:
-        return None if text is None else UUID(text)
+        uuid = None if text is None else UUID(text)
     except ValueError:
         oddities.tell("<host> <uuid>: not a UUID")
         return None
+    return None if uuid is None or len(set(uuid.hex)) == 1 else uuid
 
 
 def _caches(banks: list[Element], oddities: Oddities) -> tuple[frozenset[int], ...]:

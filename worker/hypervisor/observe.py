@@ -16,6 +16,8 @@ from worker.hypervisor.inventory import Inventories, Observation
 from worker.hypervisor.storage import StoragePool, local_disk_gib, parse_pool
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from schemas.inventory import Inventory
     from worker.hypervisor.connection import Connection, NodeDeviceHandle
 
@@ -79,6 +81,11 @@ class HostReader:
         self._oddities: dict[str, tuple[str, ...]] = {}
         self._observation: Observation | None = None
         self._inventory: Inventory | None = None
+
+    @property
+    def host_uuid(self) -> UUID | None:
+        """The UUID of the machine that was read last, where it tells one."""
+        return None if self._capabilities is None else self._capabilities.uuid
 
     def read(self, connection: Connection) -> Inventory:
         """Read the host; the same object again as long as nothing changed.

@@ -108,6 +108,11 @@ class Hypervisors:
             _log.warning("parts of what a hypervisor tells cannot be used", node=node, left_out=link.told)
         return answer
 
+    def host_uuid(self, node: str) -> UUID | None:
+        """The UUID of the machine that answered for the node last; ``None`` where it tells none."""
+        link = self._links.get(node)
+        return None if link is None else link.reader.host_uuid
+
     async def domain_state(self, node: str, uri: str, instance: UUID) -> Literal["absent", "shut_off", "running"]:
         """Whether the instance's domain exists and runs; a paused or crashed one that is not gone runs.
 

@@ -71,6 +71,8 @@ def _node(row: asyncpg.Record) -> Node:
         generation=row["generation"],
         id=row["id"],
         hypervisor=row["hypervisor"],
+        host_uuid=row["host_uuid"],
+        labels=from_json(row["labels"]),
         inventory=inventory,
         host=host,
         failed_builds=row["failed_builds"],
@@ -99,6 +101,8 @@ async def write_profiles(connection: Connection, nodes: Sequence[Node]) -> None:
             node.policy.model_dump_json(exclude_defaults=True),
             None if node.inventory is None else node.inventory.model_dump_json(exclude_defaults=True),
             capacity.decode(),
+            node.host_uuid,
+            to_json(node.labels).decode(),
         )
         if node.id is None:
             [added] = await connection.fetch(statement("put_node"), node.name, node.generation, *profile)
