@@ -165,6 +165,19 @@ async def test_one_host_is_one_node_however_many_register_it_at_the_same_time(po
     assert (detail.host_uuid, detail.labels) == (HOST, {"rack": "r2", "row": "7"})
 
 
+@pytest.mark.parametrize(("old", "new"), [("cn-1", "cn-2"), ("cn-2", "cn-1")])
+async def test_a_host_goes_from_one_node_to_another_within_one_batch(pool: asyncpg.Pool, old: str, new: str) -> None:
+    ledger = PostgresLedger(pool)
+    before = item("node.put", old, hypervisor="qemu:///system")
+    assert statuses(await commit(ledger, [before], answered_by(HOST, old))) == ["applied"]
+    batch = [
+        item("node.put", old, inventory={"cpus": "0-3", "memory_mib": 65_536}),
+        item("node.put", new, hypervisor="qemu:///system"),
+    ]
+    assert statuses(await commit(ledger, batch, answered_by(HOST, new))) == ["applied"] * 2
+    assert await pool.fetchval(OWNER, HOST) == new
+
+
 async def test_a_node_whose_host_turns_out_to_be_another_node_is_decided_on_as_one_that_does_not_answer(
     pool: asyncpg.Pool,
 ) -> None:

@@ -97,12 +97,6 @@ def apply_settings(view: View, command: NodePut) -> Node:
     return node
 
 
-def attributed(view: View, name: str, observation: Observation) -> Observation:
-    """What was observed for a node; nothing, where the machine that answered is another node."""
-    other = _owner(view, name, observation)
-    return observation if other is None else replace(observation, inventory=None, detail=_taken(name, other))
-
-
 def forget_host(view: View, name: str) -> None:
     """Note that a node is no machine that is known any more."""
     view.hosts = {host: owner for host, owner in view.hosts.items() if owner != name}
@@ -122,8 +116,12 @@ def _taken(name: str, other: str) -> str:
 
 
 def observe(view: View, node: Node, observation: Observation) -> None:
-    """Take in what the node's hypervisor answered. No answer leaves what is known as it is."""
-    if node.hypervisor is not None and node.hypervisor == observation.address and _take_in(view, node, observation):
+    """Take in what the node's hypervisor answered. No answer, or another node's host, leaves what is known as it is."""
+    if node.hypervisor is None or node.hypervisor != observation.address:
+        return
+    if _owner(view, node.name, observation) is not None:
+        node.reachable = False
+    elif _take_in(view, node, observation):
         node.profile_changed = True
         node.generation += 1
         node.host = compiled(node)
@@ -163,9 +161,11 @@ def inventory_needed(view: View, node: Node, now: datetime) -> Question | Reason
         return None
     observation = view.facts.observations.get(node.name)
     if observation is not None and observation.address == node.hypervisor:
-        if observation.inventory is None:
-            return reason("hypervisor_unreachable", observation.detail, node=node.name)
-        return None
+        other = _owner(view, node.name, observation)
+        if observation.inventory is not None and other is None:
+            return None
+        detail = observation.detail if other is None else _taken(node.name, other)
+        return reason("hypervisor_unreachable", detail, node=node.name)
     age = timedelta(seconds=node.policy.max_inventory_age_seconds)
     if node.observed_at is not None and now - age <= node.observed_at <= now:
         return None

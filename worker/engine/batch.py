@@ -15,7 +15,7 @@ from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
 from worker.accounting.decision import Decision
 from worker.accounting.lifecycle import Expire
-from worker.accounting.nodes import attributed, observe
+from worker.accounting.nodes import observe
 from worker.accounting.post import post
 from worker.accounting.view import Question
 from worker.engine.outcomes import Rendered, render, render_dead
@@ -110,7 +110,7 @@ class Decider:
         view = self.loaded.view
         view.facts = self.facts
         for name, observation in self.facts.observations.items():
-            self.facts.observations[name] = attributed(view, name, replace(observation, at=self.loaded.now))
+            self.facts.observations[name] = replace(observation, at=self.loaded.now)
             if name in view.nodes:
                 observe(view, view.nodes[name], self.facts.observations[name])
         for item in items:

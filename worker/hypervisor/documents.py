@@ -93,6 +93,8 @@ def parse(text: str, *, root: str) -> Element:
     Raises:
         XmlFault: too long, malformed, with a DTD or entities, or another root.
     """
+    if not text:
+        raise XmlFault(f"<{root}>: there is no description")
     if len(text) > MAX_DOCUMENT_BYTES:
         raise XmlFault(f"<{root}>: longer than {MAX_DOCUMENT_BYTES} bytes")
     try:

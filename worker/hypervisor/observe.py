@@ -156,7 +156,7 @@ class HostReader:
             oddities = Oddities()
             pools: list[StoragePool] = []
             for text in texts:
-                with oddities.alone("<pool>"):
+                with oddities.alone():
                     pools.append(parse_pool(text))
             self._disk = (fingerprint, local_disk_gib(pools, oddities))
             self._oddities["disk"] = oddities.told
@@ -166,7 +166,7 @@ class HostReader:
 def _device(handle: NodeDeviceHandle) -> NodeDevice | None:
     """Read a device; ``None`` if it is gone. One that cannot be read is none that could be handed out."""
     oddities = Oddities()
-    with oddities.alone():
+    with oddities.alone(handle.name[:64]):
         text = handle.description()
         return None if text is None else parse_node_device(text)
     return NodeDevice(handle.name, None, "other", oddities=oddities.told)

@@ -60,7 +60,10 @@ def parse_pool(text: str) -> StoragePool:
     if kind not in _LOCAL:
         return StoragePool(kind, None, 0, 0, name)
     capacity, available = pool.find("capacity"), pool.find("available")
-    size = 0 if capacity is None else storage_bytes(capacity, most=_MOST_GIB * 2**30)
+    try:
+        size = 0 if capacity is None else storage_bytes(capacity, most=_MOST_GIB * 2**30)
+    except XmlFault as fault:
+        raise XmlFault(f"<pool> {name[:64]}: {fault}") from None
     left = 0 if available is None else _available(available, size)
     told = "" if left is not None else f"<pool> {name[:64]} <available>: is no part of its capacity, and so not known"
     devices = tuple(path for device in pool.findall("source/device") if (path := device.get("path")))

@@ -16,7 +16,7 @@ from worker.accounting.view import Node
 from worker.ledger.statements import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import asyncpg
 
@@ -56,6 +56,16 @@ class NodeCache:
 async def load_nodes(connection: Connection, ids: Sequence[int]) -> list[Node]:
     """Read the whole state of nodes."""
     return [_node(row) for row in await connection.fetch(statement("load_nodes"), ids)]
+
+
+async def load_hosts(
+    connection: Connection, answered: Mapping[str, UUID], nodes: Mapping[str, Node]
+) -> dict[UUID, str]:
+    """Read which nodes the machines are that answered for nodes; one that answered as before is not looked up."""
+    known = {name: node.host_uuid for name, node in nodes.items()}
+    fresh = [host for name, host in answered.items() if host != known.get(name)]
+    rows = await connection.fetch(statement("host_owners"), fresh) if fresh else ()
+    return {row["host_uuid"]: row["name"] for row in rows}
 
 
 def _node(row: asyncpg.Record) -> Node:

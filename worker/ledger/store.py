@@ -24,7 +24,7 @@ from worker.accounting.state import Placement
 from worker.accounting.view import View
 from worker.engine.ports import Known, LedgerRaced, LedgerUnavailable, Loaded
 from worker.ledger.errors import is_race, is_transient
-from worker.ledger.nodes import NodeCache, load_nodes, write_profiles
+from worker.ledger.nodes import NodeCache, load_hosts, load_nodes, write_profiles
 from worker.ledger.rows import (
     Row,
     allocation_row,
@@ -126,15 +126,8 @@ class StoreTransaction:
         if elsewhere:
             raise LedgerRaced("instances hold something on other nodes too", elsewhere)
         loaded.view.nodes = await self._nodes(found)
-        loaded.view.hosts = await self._hosts(wanted, loaded.view)
+        loaded.view.hosts = await load_hosts(self.connection, wanted.hosts, loaded.view.nodes)
         return loaded
-
-    async def _hosts(self, wanted: Wanted, view: View) -> dict[UUID, str]:
-        """The nodes that machines are which answered; those that answered as before are not looked up."""
-        known = {name: node.host_uuid for name, node in view.nodes.items()}
-        fresh = [host for name, host in wanted.hosts.items() if host != known.get(name)]
-        rows = await self.connection.fetch(statement("host_owners"), fresh) if fresh else ()
-        return {row["host_uuid"]: row["name"] for row in rows}
 
     async def _nodes(self, found: dict[str, tuple[int, int]]) -> dict[str, Node]:
         """Nodes in the generations found: as they are remembered, or else read whole."""

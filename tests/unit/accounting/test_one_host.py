@@ -62,8 +62,10 @@ def test_a_host_can_be_registered_anew_once_its_node_is_removed_or_has_another_s
     view = View()
     assert decide(view, [put("a")], {"a": MINE}) == ["applied"]
     assert decide(view, [put("a", "node.remove"), put("b")], {"b": MINE}) == ["applied", "applied"]
+    assert view.nodes["b"].inventory == INVENTORY
     pushed = put("b", inventory={"cpus": "0", "memory_mib": 1})
     assert decide(view, [pushed, put("c")], {"c": MINE}) == ["applied", "applied"]
+    assert (view.hosts, view.nodes["b"].host_uuid) == ({MINE: "c"}, None)
 
 
 def test_labels_are_kept_with_the_node_until_others_are_put() -> None:

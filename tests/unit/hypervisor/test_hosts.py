@@ -143,7 +143,7 @@ def cells(inside: str) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "not well-formed"),
+        ("", "there is no description"),
         ("<capabilities>", "not well-formed"),
         ("<domain/>", "the document is a <domain>"),
         ("<capabilities/>", "has no <host>"),
