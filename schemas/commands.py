@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, WithJsonSchema, mode
 from schemas.base import Identifier, Label, Model, Moment, NodeName, Printable, Text
 from schemas.inventory import Inventory
 from schemas.policy import Policy
-from schemas.requests import DeviceRequest, Resources, Topology, Traits
+from schemas.requests import DeviceRequest, Resources, Tags, Topology, Traits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,8 @@ class NodePut(CommandBase):
     inventory: Inventory | None = None
     """What the node has, for a node without a hypervisor to ask."""
     policy: Policy = Policy()
+    labels: Tags = {}
+    """What the operator says of the node, by name, such as its rack: kept with it and shown."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -11,6 +11,9 @@ from pydantic import AfterValidator, Field
 MAX_CPU: Final = 65_535
 """The highest CPU number accepted: a bound on what a short string can make us allocate."""
 
+MAX_LENGTH: Final = 4096
+"""The longest CPU set accepted, in characters."""
+
 _PART = r"[0-9]{1,5}(?:-[0-9]{1,5})?"
 _LIST = f"^(?:{_PART}(?:,{_PART})*)?$"
 _RANGE = re.compile("([0-9]{1,5})(?:-([0-9]{1,5}))?")
@@ -77,5 +80,5 @@ def _checked(text: str) -> str:
     return text
 
 
-CpuSet = Annotated[str, Field(max_length=4096, json_schema_extra={"pattern": _LIST}), AfterValidator(_checked)]
+CpuSet = Annotated[str, Field(max_length=MAX_LENGTH, json_schema_extra={"pattern": _LIST}), AfterValidator(_checked)]
 """A string that :func:`parse_cpu_set` accepts."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from schemas.addresses import AddressPattern
 from schemas.base import (
     BY_KEY,
     Amount,
@@ -22,7 +23,7 @@ from schemas.base import (
     TraitName,
 )
 from schemas.cpuset import CpuSet, lowest_cpu, parse_cpu_mask
-from schemas.requests import AddressPattern, DeviceType, Tags
+from schemas.requests import DeviceType, Tags
 
 LimitedResource = Literal["vcpus", "pcpus", "memory_mib", "disk_mib"] | ResourceName
 

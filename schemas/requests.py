@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
+from schemas.addresses import AddressPattern
 from schemas.base import (
     BY_KEY,
     Amount,
@@ -14,7 +15,6 @@ from schemas.base import (
     Label,
     Model,
     PositiveAmount,
-    Printable,
     ResourceName,
     TraitName,
 )
@@ -27,7 +27,6 @@ PageSize = Literal["small", "large", "any"] | Annotated[int, Field(ge=1, le=2**4
 DeviceType = Literal["pci", "pf", "vf", "vdpa", "mdev"]
 Affinity = Literal["required", "legacy", "preferred", "socket"]
 Tags = Annotated[dict[Label, Label], Field(max_length=64), BY_KEY]
-AddressPattern = Annotated[str, StringConstraints(min_length=1, max_length=64), Printable]
 CellCount = Annotated[int, Field(ge=1, le=1024)]
 
 
@@ -100,7 +99,7 @@ class DeviceMatch(Model):
     vendor: HexId | None = None
     product: HexId | None = None
     address: AddressPattern | None = None
-    """May hold ``*`` and ``?``."""
+    """May hold ``*`` and ``?``; ``0000:3B:*`` and ``0:3b:*`` are the same."""
     mdev_type: Label | None = None
     """A type of mediated devices, such as ``nvidia-35``."""
     tags: Tags = {}

@@ -137,8 +137,8 @@ class Settings(BaseSettings):
     permissions: Rules = None
     """Which broker users may send what: rules as JSON, or a ``.toml`` or ``.json`` file of them; unset: everything."""
 
-    hypervisor_allowed: Words = ("qemu+tls://*/system", "qemu:///system", "test:///default")
-    """Patterns of the libvirt addresses that may be opened, separated by spaces or commas."""
+    hypervisor_allowed: Words = ("qemu:///system", "test:///default")
+    """Patterns of libvirt addresses that may be opened, separated by spaces or commas; by default of no other host."""
     hypervisor_deadline_seconds: Seconds = 5
     """How long a call to a hypervisor may take, in seconds."""
     hypervisor_threads: Count = 64

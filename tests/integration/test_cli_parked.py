@@ -16,6 +16,7 @@ from tests.servers import Database, Vhost
 
 pytestmark = pytest.mark.integration
 
+AWAY = "qemu+tls://127.0.0.1:1/system"
 SMALL = {"vcpus": 1, "memory_mib": 256}
 
 
@@ -36,10 +37,10 @@ async def until(connection: asyncpg.Connection, expected: object, query: str, *a
 async def test_parked_commands_are_listed_given_up_and_pushed_and_what_was_given_up_can_be_replayed(
     database: Database, vhost: Vhost, tmp_path: Path
 ) -> None:
-    operator = shell(database, vhost)
+    operator = shell(database, vhost).having(hypervisor_allowed=f"{AWAY} test:///default")
     commands = [stamped(claim("lv-1", INSTANCES[number], resources=SMALL)) for number in range(3)]
     async with worker(operator.having(park_probe_max_seconds="600"), tmp_path):
-        first = await operator.run("send", text=as_lines([at("qemu+tls://127.0.0.1:1/system"), *commands]))
+        first = await operator.run("send", text=as_lines([at(AWAY), *commands]))
         assert first.status == 0, first.err
         connection = await asyncpg.connect(database.worker_url)
         await until(connection, len(commands), "SELECT count(*) FROM nodeledger.parked_command")

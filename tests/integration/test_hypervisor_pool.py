@@ -18,7 +18,9 @@ from uuid import UUID, uuid4
 
 import libvirt
 import pytest
+from structlog.testing import capture_logs
 
+from worker.engine.inquiries import observe
 from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor import Hypervisors
 from worker.hypervisor.connection import ConnectionLost, reach
@@ -98,6 +100,38 @@ async def test_a_private_test_host_has_the_cpus_and_memory_of_its_file(tmp_path:
     inventory = await pool.inventory("cn-1", f"test://{file}")
     await pool.close()
     assert (inventory.cpus, inventory.memory_mib) == ("0-63", 262_144)
+
+
+async def test_what_a_host_tells_and_cannot_be_used_is_logged_once(tmp_path: Path) -> None:
+    file = tmp_path / "node.xml"
+    pools = "".join(
+        f"<pool type='{kind}'><name>{kind}-pool</name><source>{source}</source>"
+        f"<target><path>/x/{kind}</path></target></pool>"
+        for kind, source in (("dir", ""), ("logical", "<device path='/dev/sdb'/><name>vg</name>"))
+    )
+    file.write_text(f"<node>{pools}</node>")
+    pool = Hypervisors(allowed=[f"test://{tmp_path}/*.xml"])
+    with capture_logs() as logs:
+        for _ in range(3):
+            inventory = await pool.inventory("cn-1", f"test://{file}")
+    await pool.close()
+    (oddity,) = inventory.oddities
+    assert "may lie in the pool" in oddity
+    assert [(line["node"], line["left_out"], line["log_level"]) for line in logs] == [("cn-1", [oddity], "warning")]
+
+
+async def test_senders_are_told_the_same_whatever_keeps_a_hypervisor_from_answering_and_the_log_says_what() -> None:
+    with mute_server() as silent, capture_logs() as logs:
+        closed = "qemu+tcp://127.0.0.1:1/system"
+        async with hypervisors(deadline=0.3) as pool:
+            for address in (silent, closed, "qemu:///session"):
+                for _ in range(2):
+                    heard = await observe(pool, "cn-1", address)
+                    assert heard.inventory is None
+                    assert heard.detail == "the hypervisor of cn-1 does not answer"
+    assert [(line["node"], line["address"]) for line in logs] == [("cn-1", silent), ("cn-1", closed)]
+    assert logs[0]["error"] == "no answer within 0.3 s"
+    assert "Connection refused" in logs[1]["error"]
 
 
 async def test_an_address_that_is_not_allowed_is_never_opened() -> None:

@@ -6,19 +6,20 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
-from schemas import parse_command
+from schemas import Inventory, parse_command
 from tests.commits import commit
 from tests.servers import Database
-from worker.accounting.state.view import Facts
+from worker.accounting.state.view import Facts, Observation
 from worker.engine.batch import Decider, Result, read_keys
 from worker.engine.intake import Item, fingerprint
 from worker.engine.ports import Delivery, LedgerConflict, ReadSet, Transaction, WriteSet
+from worker.ledger import readers
 from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger
 from worker.ledger.verify import verify
@@ -31,7 +32,10 @@ SELECT
     (SELECT count(*) FROM nodeledger.command WHERE kind <> 'node.put') + (SELECT count(*) FROM nodeledger.allocation)
     + (SELECT count(*) FROM nodeledger.outbox) + (SELECT count(*) FROM nodeledger.entry)
 """
-KEEPER, NEWCOMER, PARKED = UUID(int=1), UUID(int=2), UUID(int=3)
+OWNER = """
+SELECT n.name FROM nodeledger.node AS n JOIN nodeledger.node_profile AS p ON p.node_id = n.id WHERE p.host_uuid = $1
+"""
+KEEPER, NEWCOMER, PARKED, HOST = UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=0x4711)
 
 
 def item(kind: str, node: str, *, command: UUID | None = None, **fields: object) -> Item:
@@ -132,6 +136,60 @@ async def test_the_last_of_something_is_given_once_however_many_want_it_at_the_s
     claims = [claim("cn-1", uuid4(), memory_mib=most) for _ in ledgers]
     results = await asyncio.gather(*(commit(ledger, [one]) for ledger, one in zip(ledgers, claims, strict=True)))
     assert sorted(status for result in results for status in statuses(result)) == ["applied"] + ["rejected"] * 5
+
+
+def answered_by(host: UUID, *nodes: str, address: str = "qemu:///system") -> Facts:
+    made = Inventory(cpus="0-3", memory_mib=65_536)
+    return Facts({node: Observation(datetime.now(UTC), address, made, host_uuid=host) for node in nodes})
+
+
+async def test_one_host_is_one_node_however_many_register_it_at_the_same_time(pool: asyncpg.Pool) -> None:
+    names = ("host-1", "host-1.example.org", "HOST-1", "host-2")
+    puts = [item("node.put", name, hypervisor="qemu:///system") for name in names]
+    ones = (commit(PostgresLedger(pool), [put], answered_by(HOST, put.command.node)) for put in puts)
+    results = await asyncio.gather(*ones)
+    assert sorted(status for result in results for status in statuses(result)) == ["applied"] + ["rejected"] * 3
+    owner = await pool.fetchval(OWNER, HOST)
+    refused = await pool.fetch("SELECT codes, outcome FROM nodeledger.command WHERE status = 'rejected'")
+    assert {code for row in refused for code in row["codes"]} == {"hypervisor_taken"}
+    assert all(f"that of node {owner}" in row["outcome"] for row in refused)
+    others = [name for name in names if name != owner]
+    again = commit(PostgresLedger(pool), [item("node.remove", owner)])
+    assert statuses(await again) == ["applied"]
+    put = item("node.put", others[0], hypervisor="qemu:///system", labels={"rack": "r2", "row": "7"})
+    after = await commit(PostgresLedger(pool), [put], answered_by(HOST, others[0]))
+    assert statuses(after) == ["applied"]
+    async with pool.acquire() as connection:
+        detail = await readers.node(connection, others[0])
+    assert detail is not None
+    assert (detail.host_uuid, detail.labels) == (HOST, {"rack": "r2", "row": "7"})
+
+
+@pytest.mark.parametrize(("old", "new"), [("cn-1", "cn-2"), ("cn-2", "cn-1")])
+async def test_a_host_goes_from_one_node_to_another_within_one_batch(pool: asyncpg.Pool, old: str, new: str) -> None:
+    ledger = PostgresLedger(pool)
+    before = item("node.put", old, hypervisor="qemu:///system")
+    assert statuses(await commit(ledger, [before], answered_by(HOST, old))) == ["applied"]
+    batch = [
+        item("node.put", old, inventory={"cpus": "0-3", "memory_mib": 65_536}),
+        item("node.put", new, hypervisor="qemu:///system"),
+    ]
+    assert statuses(await commit(ledger, batch, answered_by(HOST, new))) == ["applied"] * 2
+    assert await pool.fetchval(OWNER, HOST) == new
+
+
+async def test_a_node_whose_host_turns_out_to_be_another_node_is_decided_on_as_one_that_does_not_answer(
+    pool: asyncpg.Pool,
+) -> None:
+    ledger = PostgresLedger(pool)
+    first, second = (item("node.put", name, hypervisor="qemu:///system") for name in ("host-1", "host-2"))
+    assert statuses(await commit(ledger, [first], answered_by(HOST, "host-1"))) == ["applied"]
+    silent = Facts({"host-2": Observation(datetime.now(UTC), "qemu:///system", None, "it does not answer")})
+    assert statuses(await commit(ledger, [second], silent)) == ["applied"]
+    assert statuses(await commit(ledger, [claim("host-2", NEWCOMER)], answered_by(HOST, "host-2"))) == ["parked"]
+    assert statuses(await commit(ledger, [claim("host-1", KEEPER)], answered_by(HOST, "host-1"))) == ["applied"]
+    reachable = "SELECT reachable FROM nodeledger.node WHERE name = $1"
+    assert [await pool.fetchval(reachable, name) for name in ("host-1", "host-2")] == [True, False]
 
 
 async def test_workers_that_share_nodes_never_wait_for_each_other_in_a_ring(

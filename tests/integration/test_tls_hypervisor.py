@@ -47,7 +47,7 @@ import asyncio, json, sys
 from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor import Hypervisors
 async def main():
-    hypervisors = Hypervisors(allowed=("test+tls://*/default",), deadline_seconds=10)
+    hypervisors = Hypervisors(allowed=(sys.argv[1],), deadline_seconds=10)
     await hypervisors.start()
     try:
         said = (await hypervisors.inventory("cn-1", sys.argv[1])).cpus

@@ -25,7 +25,9 @@ async def test_a_trace_goes_on_with_every_outcome_and_through_the_car_park(
 ) -> None:
     unreachable = put("lv-1", inventory=None, hypervisor=AWAY, policy={"max_inventory_age_seconds": 0})
     commands = [stamped(unreachable), stamped(claim("lv-1", INSTANCES[0])), stamped(put("lv-1"))]
-    operator = shell(database, vhost).having(park_probe_min_seconds="0.1", trace_exporter="console")
+    operator = shell(database, vhost).having(
+        hypervisor_allowed=AWAY, park_probe_min_seconds="0.1", trace_exporter="console"
+    )
     async with worker(operator, tmp_path) as address, await aio_pika.connect(vhost.url) as connection:
         channel = await connection.channel()
         heard = await channel.declare_queue(exclusive=True)

@@ -30,7 +30,7 @@ def fault(**environment: str) -> str:
 def test_without_an_environment_the_defaults_stand() -> None:
     settings = load_settings()
     assert (settings.shards, settings.prefetch, settings.http_port) == (16, 400, 9464)
-    assert settings.hypervisor_allowed == ("qemu+tls://*/system", "qemu:///system", "test:///default")
+    assert settings.hypervisor_allowed == ("qemu:///system", "test:///default")
     assert settings.amqp_url is None
 
 

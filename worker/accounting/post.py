@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from schemas.commands import InstanceCommand
-from worker.accounting.rules.nodes import apply_settings
+from worker.accounting.rules.nodes import apply_settings, forget_host
 from worker.accounting.state.occupancy import merged
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def post(view: View, command: Command | Expire, decision: Decision) -> list[Post
         gone = view.nodes.pop(decision.removed)
         view.removed.append(gone)
         view.waiting[gone.name] = gone.parked
+        forget_host(view, decision.removed)
     return postings
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
@@ -104,6 +104,7 @@ def _print_detail(detail: NodeDetail) -> None:
     del node["usage"]
     inventory = "pushed" if detail.node.hypervisor is None else "observed"
     node |= {"parked": detail.parked, "inventory": inventory, "policy": detail.policy}
+    node |= {"labels": detail.labels, "host_uuid": detail.host_uuid}
     console.print_document(node, as_json=False)
     _print_part("usage", usage_rows(detail.node.usage), _USAGE_COLUMNS)
     _print_part("held", map(asdict, detail.allocations), HELD_COLUMNS)
@@ -111,6 +112,8 @@ def _print_detail(detail: NodeDetail) -> None:
     _print_part("devices", map(asdict, detail.devices), "address vendor product type #cell parent state instance")
     _print_part("device pools", map(asdict, detail.pools), _POOL_COLUMNS)
     _print_part("held, but not offered any more", map(asdict, detail.strays), "kind name holder detail")
+    oddities = cast("Iterable[str]", (detail.inventory or {}).get("oddities", ()))
+    _print_part("left out of what the host tells", ({"detail": oddity} for oddity in oddities), "detail")
     _print_part("instances by property", map(asdict, detail.statistics), "property value #amount")
 
 

@@ -74,6 +74,7 @@ class Result:
 def read_keys(items: Sequence[Item], facts: Facts) -> ReadKeys:
     """What the transaction of a batch must load."""
     want = ReadKeys()
+    want.hosts = {name: seen.host_uuid for name, seen in facts.observations.items() if seen.host_uuid is not None}
     for item in items:
         command = item.command
         want.commands.append(command.id)
@@ -118,7 +119,7 @@ class Decider:
         for name, observation in self.facts.observations.items():
             self.facts.observations[name] = replace(observation, at=self.loaded.now)
             if name in view.nodes:
-                observe(view.nodes[name], self.facts.observations[name])
+                observe(view, view.nodes[name], self.facts.observations[name])
         for item in items:
             self._one(item)
         self.result.stuck |= self.result.leaving

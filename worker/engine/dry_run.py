@@ -105,7 +105,7 @@ def _as_before(view: View, inquiry: Inquiry, now: datetime) -> Facts | None:
         node = view.nodes.get(name)
         if node is None or node.inventory is None or node.hypervisor != inquiry.addresses.get(name):
             return None
-        facts.observations[name] = Observation(now, node.hypervisor, node.inventory)
+        facts.observations[name] = Observation(now, node.hypervisor, node.inventory, host_uuid=node.host_uuid)
     return None if question.listings else facts
 
 

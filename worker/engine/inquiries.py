@@ -52,21 +52,28 @@ def unanswered(inquiry: Inquiry) -> Facts:
     facts = Facts()
     facts.update(inquiry.facts)
     for node in inquiry.question.inventories:
-        facts.observations[node] = Observation(now, inquiry.addresses.get(node), None, "it could not be asked")
+        facts.observations[node] = Observation(
+            now, inquiry.addresses.get(node), None, f"the hypervisor of {node} does not answer"
+        )
     facts.domains.update(dict.fromkeys(inquiry.question.domains))
     facts.listings.update(dict.fromkeys(inquiry.question.listings))
     return facts
 
 
 async def observe(hypervisors: Hypervisors, node: str, address: str | None) -> Observation:
-    """Ask a hypervisor what its node has."""
+    """Ask a hypervisor what its node has.
+
+    Why one does not answer is for those who run it, in the log: told to whoever
+    put the node, a refused and a silent port would be two things to learn.
+    """
     now = datetime.now(UTC)
     if address is None:
-        return Observation(now, None, None, "no hypervisor is known for the node")
+        return Observation(now, None, None, f"no hypervisor is known for {node}")
     try:
-        return Observation(now, address, await hypervisors.inventory(node, address))
-    except HypervisorUnreachable as trouble:
-        return Observation(now, address, None, trouble.detail)
+        inventory = await hypervisors.inventory(node, address)
+        return Observation(now, address, inventory, host_uuid=hypervisors.host_uuid(node))
+    except HypervisorUnreachable:
+        return Observation(now, address, None, f"the hypervisor of {node} does not answer")
 
 
 async def _domain(hypervisors: Hypervisors, node: str, address: str | None, instance: UUID) -> DomainState | None:

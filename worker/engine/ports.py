@@ -203,6 +203,9 @@ class Hypervisors(Protocol):
     async def inventory(self, node: str, uri: str) -> Inventory:
         """What the node has; the same object again as long as nothing changed."""
 
+    def host_uuid(self, node: str) -> UUID | None:
+        """The UUID of the machine that answered for the node last; ``None`` where it tells none."""
+
     async def domain_state(self, node: str, uri: str, instance: UUID) -> DomainState:
         """Whether the instance's domain exists and runs."""
 
@@ -212,12 +215,17 @@ class Hypervisors(Protocol):
 
 @dataclass(slots=True)
 class ReadKeys:
-    """What a batch touches. Of nodes in ``members``, every instance that holds something there is loaded too."""
+    """What a batch touches.
+
+    Of nodes in ``members``, every instance that holds something there is loaded
+    too; of ``hosts``, machines that answered for a node, which node they are.
+    """
 
     nodes: set[str] = field(default_factory=set)
     instances: set[UUID] = field(default_factory=set)
     commands: list[UUID] = field(default_factory=list)
     members: set[str] = field(default_factory=set)
+    hosts: dict[str, UUID] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,35 +3,44 @@
 A libvirt URI can make the client run a program, connect to any socket or read
 any file. An address is therefore taken apart here by a grammar much narrower
 than libvirt's, and opened only if every part of it matches a pattern of the
-operator's: a ``*`` in a pattern's host stands for host names and ports, one in
-its path or in a parameter for characters within one path segment, and nothing
-else is ever a wildcard.
+operator's: a ``*`` in a pattern's host stands for the names and addresses of
+other hosts, one in its port for any port, one in its path or in a parameter for
+characters within one path segment, and nothing else is ever a wildcard. A port
+that a pattern does not name is the transport's own; this machine and what is
+only on its links (``localhost``, ``127.0.0.1``, ``169.254.169.254``, ``[::1]``)
+are never meant by a wildcard.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-DEFAULT_PATTERNS: Final = ("qemu+tls://*/system", "qemu:///system", "test:///default")
+DEFAULT_PATTERNS: Final = ("qemu:///system", "test:///default")
+"""None names a host: whoever may send commands could otherwise have any host's ports knocked at."""
 
 _HARMLESS: Final = frozenset({"no_tty"})
 _FORBIDDEN_TRANSPORTS: Final = frozenset({"ext"})
+_PORTS: Final = {"tcp": "16509", "tls": "16514", "ssh": "22", "libssh": "22", "libssh2": "22"}
+_LOCAL_NAMES: Final = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"})
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _MAX_LENGTH: Final = 1024
 _FORM: Final = re.compile(
     r"(?P<driver>[a-z][a-z0-9]*)(?:\+(?P<transport>[a-z][a-z0-9]*))?://"
     r"(?:(?P<user>[A-Za-z0-9._-]+)@)?"
-    r"(?P<host>[A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
+    r"(?:(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?)?"
     r"(?P<path>/[A-Za-z0-9._+/-]*)"
     r"(?:\?(?P<query>[A-Za-z0-9._+/=&-]*))?",
     re.ASCII,
 )
 _PATTERN_FORM: Final = re.compile(
-    r"(?P<scheme>[a-z0-9+]+)://(?:(?P<user>[^@/?*]+)@)?(?P<authority>[^@/?]*)(?P<path>/[^?]*)(?:\?(?P<query>.*))?",
+    r"(?P<scheme>[a-z0-9+]+)://(?:(?P<user>[^@/?*]+)@)?"
+    r"(?P<host>\[[^@/?\[\]]*\]|[^@/?:\[\]]*)(?::(?P<port>[0-9*]+))?(?P<path>/[^?]*)(?:\?(?P<query>.*))?",
     re.ASCII,
 )
 
@@ -40,7 +49,9 @@ _PATTERN_FORM: Final = re.compile(
 class _Pattern:
     scheme: str
     user: str | None
-    authority: re.Pattern[str]
+    host: re.Pattern[str]
+    names_host: bool
+    port: re.Pattern[str]
     path: re.Pattern[str]
     parameters: dict[str, re.Pattern[str]]
 
@@ -91,13 +102,27 @@ def _trick(uri: str, match: re.Match[str]) -> str | None:
 
 def _fits(pattern: _Pattern, match: re.Match[str]) -> bool:
     scheme = match["driver"] + (f"+{match['transport']}" if match["transport"] else "")
-    authority = match["host"] + (f":{match['port']}" if match["port"] else "")
+    host = match["host"] or ""
     return (
         scheme == pattern.scheme
         and match["user"] == pattern.user
-        and pattern.authority.fullmatch(authority) is not None
+        and pattern.host.fullmatch(host) is not None
+        and (pattern.names_host or not _near(host))
+        and pattern.port.fullmatch(match["port"] or _PORTS.get(match["transport"], "")) is not None
         and pattern.path.fullmatch(match["path"]) is not None
     )
+
+
+def _near(host: str) -> bool:
+    """Whether a host is this machine or on its links only, or a number written so that only a resolver reads it."""
+    name = host.strip("[]").rstrip(".").lower()
+    try:
+        address = ip_address(name)
+    except ValueError:
+        first, last = name.partition(".")[0], name.rpartition(".")[2]
+        return first in _LOCAL_NAMES or last in _LOCAL_NAMES or _NUMBER.fullmatch(last) is not None
+    inside = getattr(address, "ipv4_mapped", None) or address
+    return any((inside.is_loopback, inside.is_link_local, inside.is_unspecified, inside.is_multicast))
 
 
 def _parameter_fits(pattern: _Pattern, name: str, value: str) -> bool:
@@ -123,10 +148,13 @@ def _compile(pattern: str) -> _Pattern:
         raise ValueError(f"the pattern {pattern[:128]!r} is not of the form scheme://host/path")
     if forbidden := sorted(parameters.keys() - {"root"} - _HARMLESS):
         raise ValueError(f"the pattern {pattern[:128]!r} names the parameter {forbidden[0]!r}, which is never allowed")
+    transport = match["scheme"].partition("+")[2]
     return _Pattern(
         scheme=match["scheme"],
         user=match["user"],
-        authority=_wildcard(match["authority"], r"[A-Za-z0-9._:\[\]-]+"),
+        host=_wildcard(match["host"], r"[A-Za-z0-9._:\[\]-]+"),
+        names_host="*" not in match["host"],
+        port=_wildcard(match["port"] or _PORTS.get(transport, ""), r"[0-9]+"),
         path=_wildcard(match["path"], r"[A-Za-z0-9._+-]+"),
         parameters={name: _wildcard(value, r"[A-Za-z0-9._+-]+") for name, value in parameters.items()},
     )

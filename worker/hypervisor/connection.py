@@ -80,8 +80,8 @@ class NodeDeviceHandle:
         self.name: str = device.name()
 
     def description(self) -> str | None:
-        """Return its XML; ``None`` if it is gone."""
-        return _text(_unless(_GONE, self._device.XMLDesc, 0))
+        """Return its XML; ``None`` if it is gone, nothing where libvirt cannot tell it."""
+        return _description(self._device)
 
 
 class Connection:
@@ -147,8 +147,7 @@ class Connection:
         """Return the descriptions of the active storage pools."""
         flags = libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE
         pools = _unless(_UNSUPPORTED, self._connection.listAllStoragePools, flags) or []
-        texts = (_text(_unless(_GONE, pool.XMLDesc, 0)) for pool in pools)
-        return [text for text in texts if text is not None]
+        return [text for text in map(_description, pools) if text is not None]
 
     def domain_is_active(self, uuid: UUID) -> bool | None:
         """Say whether a domain is active (paused and crashed ones are); ``None`` if there is none of this UUID."""
@@ -159,10 +158,23 @@ class Connection:
     def domains(self) -> Iterator[tuple[str, str, bool]]:
         """Yield every domain's UUID, its description and whether it is active; one that goes meanwhile is left out."""
         for domain in _call(self._connection.listAllDomains):
-            text = _text(_unless(_GONE, domain.XMLDesc, 0))
+            text = _description(domain)
             if text is not None:
                 # The listing told the number an active domain has: asking for it again costs no round trip.
                 yield _call(domain.UUIDString), text, _call(domain.ID) >= 0
+
+
+def _description(thing: Any) -> str | None:
+    """The XML of a domain, device or pool; ``None`` if it is gone.
+
+    Nothing where libvirt cannot tell it: one such thing must not hide the others.
+    """
+    try:
+        return _text(_unless(_GONE, thing.XMLDesc, 0))
+    except ConnectionLost:
+        raise
+    except CallFailed:
+        return ""
 
 
 def _text(value: Any) -> str | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from schemas.base import MAX_AMOUNT
-from schemas.inventory import Device
+from schemas.inventory import MAX_DEVICES, MAX_MDEV_TYPES, Device
 from schemas.requests import DeviceType
-from worker.hypervisor.documents import XmlFault, attribute, number, optional_attribute, parse, text_of
+from worker.hypervisor.documents import Oddities, XmlFault, attribute, known_attribute, number, parse, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ class NodeDevice:
     ``function_of`` (the physical function of a virtual one) are PCI addresses,
     or on s390x a channel's address or ``matrix``. ``mdev_types`` maps the types it can carry
     to how many more of them it could carry now; ``mdev_type`` is the type of a
-    mediated device.
+    mediated device. ``driver`` is the host's driver that the device is bound to.
     """
 
     name: str
@@ -49,43 +49,54 @@ class NodeDevice:
     bridge: bool = False
     mdev_types: tuple[tuple[str, int], ...] = ()
     mdev_type: str | None = None
+    driver: str | None = None
+    oddities: tuple[str, ...] = ()
 
 
 def parse_node_device(text: str) -> NodeDevice:
-    """Read one node device.
+    """Read one node device; what is odd about a device that can be used all the same is among its ``oddities``.
 
     Raises:
-        XmlFault: malformed, or an address, identifier or number that cannot be.
+        XmlFault: malformed, or what tells the device from others cannot be
+            read: its address, that of the function above it, its identifiers.
     """
     element = parse(text, root="device")
     name = text_of(element, "name") or ""
+    oddities = Oddities()
+    try:
+        device = _device_of(element, name, oddities)
+    except XmlFault as fault:
+        raise XmlFault(f"<device> {name[:64]}: {fault}") from None
+    told = tuple(f"<device> {name[:64]}: {oddity}" for oddity in oddities.told)
+    return replace(device, driver=_label(text_of(element, "driver/name")), oddities=told)
+
+
+def _device_of(element: Element, name: str, oddities: Oddities) -> NodeDevice:
     parent = text_of(element, "parent")
     for capability in element.findall("capability"):
         kind = capability.get("type")
-        try:
-            if kind == "pci":
-                return _pci(name, parent, capability)
-            if kind == "css":
-                return NodeDevice(
-                    name, parent, "css", address=_channel_address(capability), mdev_types=_mdev_types(capability)
-                )
-            if kind == "ap_matrix":
-                return NodeDevice(name, parent, "ap_matrix", address="matrix", mdev_types=_mdev_types(capability))
-            if kind == "mdev":
-                chosen = capability.find("type")
-                return NodeDevice(name, parent, "mdev", mdev_type=None if chosen is None else chosen.get("id"))
-        except XmlFault as fault:
-            raise XmlFault(f"<device> {name[:64]}: {fault}") from None
+        if kind == "pci":
+            return _pci(name, parent, capability, oddities)
+        if kind == "css":
+            types = _mdev_types(capability, oddities)
+            return NodeDevice(name, parent, "css", address=_channel_address(capability), mdev_types=types)
+        if kind == "ap_matrix":
+            return NodeDevice(name, parent, "ap_matrix", address="matrix", mdev_types=_mdev_types(capability, oddities))
+        if kind == "mdev":
+            chosen = capability.find("type")
+            return NodeDevice(name, parent, "mdev", mdev_type=None if chosen is None else chosen.get("id"))
         if kind == "vdpa":
             return NodeDevice(name, parent, "vdpa")
     return NodeDevice(name, parent, "other")
 
 
-def _pci(name: str, parent: str | None, pci: Element) -> NodeDevice:
+def _pci(name: str, parent: str | None, pci: Element, oddities: Oddities) -> NodeDevice:
     numa = pci.find("numa")
     nested = {kind: capability for capability in pci.findall("capability") if (kind := capability.get("type"))}
     function = nested.get("phys_function")
     above = None if function is None else function.find("address")
+    if function is not None and above is None:
+        raise XmlFault("<capability type='phys_function'>: has no <address>")
     return NodeDevice(
         name,
         parent,
@@ -93,13 +104,13 @@ def _pci(name: str, parent: str | None, pci: Element) -> NodeDevice:
         address=pci_address(*(number(pci.findtext(part), f"<{part}>") for part in _PCI_PARTS)),
         vendor=_hex_id(pci, "vendor"),
         product=_hex_id(pci, "product"),
-        cell=None if numa is None else optional_attribute(numa, "node", most=_MAX_CELL),
+        cell=None if numa is None else known_attribute(numa, "node", most=_MAX_CELL, oddities=oddities),
         device_class=_label(text_of(pci, "class")),
         serial=_label(text_of(nested["vpd"], "fields/serial_number")) if "vpd" in nested else None,
         physical="virt_functions" in nested,
         function_of=None if above is None else pci_address(*(attribute(above, part) for part in _PCI_PARTS)),
         bridge=not _BRIDGES.isdisjoint(nested),
-        mdev_types=_mdev_types(pci),
+        mdev_types=_mdev_types(pci, oddities),
     )
 
 
@@ -131,18 +142,24 @@ def _label(text: str | None) -> str | None:
     return text if text and len(text) <= _LABEL and text.isprintable() else None
 
 
-def _mdev_types(device: Element) -> tuple[tuple[str, int], ...]:
+def _mdev_types(device: Element, oddities: Oddities) -> tuple[tuple[str, int], ...]:
     types: dict[str, int] = {}
     for element in device.findall("capability[@type='mdev_types']/type"):
-        name = _label(element.get("id"))
-        if name is None:
-            raise XmlFault("<type> id: missing, too long or not printable")
-        types[name] = number(element.findtext("availableInstances"), f"<type id={name}> availableInstances", most=2**32)
+        with oddities.alone():
+            name = _label(element.get("id"))
+            if name is None:
+                raise XmlFault("<type> id: missing, too long or not printable")
+            if len(types) == MAX_MDEV_TYPES:
+                raise XmlFault(f"<capability type='mdev_types'>: more than {MAX_MDEV_TYPES} types")
+            where = f"<type id={name}> availableInstances"
+            types[name] = number(element.findtext("availableInstances"), where, most=2**32)
     return tuple(sorted(types.items()))
 
 
-def assignable_devices(nodes: Iterable[NodeDevice], cells: frozenset[int]) -> list[Device]:
-    """Return the devices that can be handed out, by address.
+def assignable_devices(
+    nodes: Iterable[NodeDevice], cells: frozenset[int], oddities: Oddities | None = None
+) -> list[Device]:
+    """Return the devices that can be handed out, by address; of two of one address the first.
 
     Bridges are left out: no guest can have them. Devices outside PCI (a
     channel, a matrix of crypto queues) are listed for the mediated ones they
@@ -152,6 +169,7 @@ def assignable_devices(nodes: Iterable[NodeDevice], cells: frozenset[int]) -> li
     what it still could.
     """
     nodes = list(nodes)
+    oddities = Oddities() if oddities is None else oddities
     carried: dict[tuple[str | None, str | None], int] = {}
     for node in nodes:
         if node.kind == "mdev":
@@ -159,9 +177,14 @@ def assignable_devices(nodes: Iterable[NodeDevice], cells: frozenset[int]) -> li
     vdpa = {node.parent for node in nodes if node.kind == "vdpa"}
     devices: dict[str, Device] = {}
     for node in nodes:
+        oddities.tell(*node.oddities)
         if (node.kind == "pci" and not node.bridge) or (node.kind in {"css", "ap_matrix"} and node.mdev_types):
-            devices[node.address] = _device(node, cells, carried, vdpa=node.name in vdpa)
-    return [devices[address] for address in sorted(devices)]
+            if node.address in devices:
+                oddities.tell(f"<device> {node.name[:64]}: another one is at {node.address} already")
+                continue
+            with oddities.alone(f"<device> {node.name[:64]}"):
+                devices[node.address] = _device(node, cells, carried, vdpa=node.name in vdpa)
+    return [devices[address] for address in sorted(devices)[:MAX_DEVICES]]
 
 
 def _device(
@@ -179,6 +202,7 @@ def _device(
         type=_type(node, vdpa=vdpa),
         parent=node.function_of,
         cell=node.cell if node.cell in cells or not cells else None,
+        driver=node.driver,
         tags={name: value for name, value in tags.items() if value is not None},
         mdev_types={
             name: min(available + carried.get((node.name, name), 0), MAX_AMOUNT) for name, available in node.mdev_types

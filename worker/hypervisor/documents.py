@@ -1,4 +1,8 @@
-"""Reading XML that may be hostile: bounded, without entities, and every bad number named by its element."""
+"""Reading XML that may be hostile: bounded, without entities, and every bad number named by its element.
+
+What is odd costs itself alone: whoever reads a host collects in
+:class:`Oddities` what could not be used, and goes on without it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
+from pydantic import ValidationError
 
 from schemas.cpuset import parse_cpu_set
+from schemas.inventory import MAX_ODDITIES
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -17,6 +23,7 @@ MAX_DOCUMENT_BYTES: Final = 8 * 2**20
 """The longest document read; a host of 4,096 CPUs describes itself in less than a tenth of it."""
 
 MAX_NUMBER: Final = 2**62
+_ODDITY_LENGTH: Final = 255
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}|0[xX][0-9a-fA-F]{1,16}")
 _UNIT_BYTES: Final = {
     "b": 1, "bytes": 1,
@@ -29,12 +36,65 @@ class XmlFault(ValueError):  # noqa: N818 - the fault lies in the document
     """A document that cannot be used; the message names the element and the fault, and quotes at most 32 characters."""
 
 
+class Oddities:
+    """What of a host's documents could not be used, in sentences, each once."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told: dict[str, None] = {}
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """All of them, in the order in which they were met."""
+        return tuple(self._told)
+
+    def tell(self, *texts: str) -> None:
+        """Note what could not be used. What changes from reading to reading is no part of the sentence."""
+        for text in texts:
+            if len(self._told) < MAX_ODDITIES:
+                printable = "".join(letter if letter.isprintable() else " " for letter in text)
+                self._told[printable[:_ODDITY_LENGTH]] = None
+
+    def alone(self, where: str = "") -> _Alone:
+        """Do without what turns out to be unusable inside, and note it; ``where`` names what has no name of its own."""
+        return _Alone(self, where)
+
+
+class _Alone:
+    __slots__ = ("_oddities", "_where")
+
+    def __init__(self, oddities: Oddities, where: str) -> None:
+        self._oddities = oddities
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, fault: BaseException | None, _trace: object) -> bool:
+        if isinstance(fault, XmlFault):
+            self._oddities.tell(f"{self._where}: {fault}" if self._where else str(fault))
+            return True
+        if isinstance(fault, ValidationError):
+            self._oddities.tell(": ".join(filter(None, (self._where, first_fault(fault)))))
+            return True
+        return False
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first of the faults that the contract finds, in short."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+
+
 def parse(text: str, *, root: str) -> Element:
     """Parse a document whose outermost element must be ``root``.
 
     Raises:
         XmlFault: too long, malformed, with a DTD or entities, or another root.
     """
+    if not text:
+        raise XmlFault(f"<{root}>: there is no description")
     if len(text) > MAX_DOCUMENT_BYTES:
         raise XmlFault(f"<{root}>: longer than {MAX_DOCUMENT_BYTES} bytes")
     try:
@@ -74,6 +134,13 @@ def attribute(element: Element, name: str, *, least: int = 0, most: int = MAX_NU
     return number(element.get(name), f"<{element.tag}> {name}", least=least, most=most)
 
 
+def known_attribute(element: Element, name: str, *, most: int, oddities: Oddities) -> int | None:
+    """Read as :func:`optional_attribute`; what is no whole number is not known either, and is noted."""
+    with oddities.alone():
+        return optional_attribute(element, name, most=most)
+    return None
+
+
 def optional_attribute(element: Element, name: str, *, most: int) -> int | None:
     """Read an attribute that may be missing or negative, libvirt's ways to say that it does not know.
 
@@ -86,29 +153,32 @@ def optional_attribute(element: Element, name: str, *, most: int) -> int | None:
     return value if 0 <= value <= most else None
 
 
-def kibibytes(element: Element) -> int:
+def kibibytes(element: Element, *, most: int = MAX_NUMBER) -> int:
     """Read an amount of memory with its unit (KiB where none is given), in KiB, rounded down.
 
     Raises:
-        XmlFault: no whole number, or an unknown unit.
+        XmlFault: no whole number, an unknown unit, or more than ``most``.
     """
-    return _bytes(element, default="KiB") // 1024
+    return _bytes(element, "KiB", most * 1024) // 1024
 
 
-def storage_bytes(element: Element) -> int:
+def storage_bytes(element: Element, *, most: int = MAX_NUMBER) -> int:
     """Read an amount of storage with its unit (bytes where none is given), in bytes.
 
     Raises:
-        XmlFault: no whole number, or an unknown unit.
+        XmlFault: no whole number, an unknown unit, or more than ``most``.
     """
-    return _bytes(element, default="bytes")
+    return _bytes(element, "bytes", most)
 
 
-def _bytes(element: Element, *, default: str) -> int:
+def _bytes(element: Element, default: str, most: int) -> int:
     unit = element.get("unit", default)
     if unit not in _UNIT_BYTES:
         raise XmlFault(f"<{element.tag}> unit: {unit[:32]!r} is unknown")
-    return number(element.text, f"<{element.tag}>") * _UNIT_BYTES[unit]
+    amount = number(element.text, f"<{element.tag}>") * _UNIT_BYTES[unit]
+    if amount > most:
+        raise XmlFault(f"<{element.tag}>: {amount} bytes are more than {most}")
+    return amount
 
 
 def cpu_set(text: str, where: str) -> frozenset[int]:

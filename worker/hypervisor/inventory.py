@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from schemas.cpuset import MAX_CPU, format_cpu_set
+from schemas.base import MAX_AMOUNT
+from schemas.cpuset import MAX_CPU, MAX_LENGTH, format_cpu_set, parse_cpu_set
 from schemas.inventory import Cell, Inventory, Pages
 from worker.hypervisor.devices import NodeDevice, assignable_devices
-from worker.hypervisor.documents import XmlFault
+from worker.hypervisor.documents import Oddities, XmlFault, first_fault
 from worker.hypervisor.encryption import Encryption
-from worker.hypervisor.traits import cpu_traits
+from worker.hypervisor.traits import MAX_TRAITS, cpu_traits
 
 if TYPE_CHECKING:
     from worker.hypervisor.capabilities import HostCapabilities, HostCell
@@ -28,6 +29,7 @@ class Observation:
 
     ``online`` holds the CPUs that run, ``None`` where the driver cannot tell;
     ``cpu_count`` is then how many there are, should no cell list them.
+    ``oddities`` are those of the documents that are not in the other fields.
     """
 
     capabilities: HostCapabilities
@@ -38,34 +40,38 @@ class Observation:
     encryption: Encryption = field(default_factory=Encryption)
     devices: tuple[NodeDevice, ...] = ()
     disk_gib: int = 0
+    oddities: tuple[str, ...] = ()
 
 
 def inventory_of(observation: Observation) -> Inventory:
-    """Make the inventory of a host.
+    """Make the inventory of a host; what the contract cannot hold is left out, and is among its oddities.
 
     Raises:
-        XmlFault: the host contradicts itself, or a number exceeds what the
-            contract can hold.
+        XmlFault: the contract cannot hold the host as a whole.
     """
     described = observation.capabilities
-    online = _online(observation)
+    oddities = Oddities()
+    oddities.tell(*described.oddities, *observation.encryption.oddities, *observation.oddities)
+    online = _fitting(_online(observation), "online", oddities)
+    cells = _cells(described, online, oddities)
+    threaded = any(len(core & online) > 1 for cell in described.cells for core in cell.cores)
+    traits = cpu_traits(described.arch, described.features | observation.features, threaded=threaded)
+    devices = assignable_devices(observation.devices, frozenset(cell.id for cell in cells), oddities)
+    memory_mib = _memory_mib(observation, cells, oddities)
     try:
-        cells = [_cell(cell, online) for cell in described.cells]
-        threaded = any(len(core & online) > 1 for cell in described.cells for core in cell.cores)
-        traits = cpu_traits(described.arch, described.features | observation.features, threaded=threaded)
         return Inventory(
             cpus=format_cpu_set(online),
-            memory_mib=observation.memory_mib,
+            memory_mib=memory_mib,
             disk_gib=observation.disk_gib,
             cells=cells,
-            devices=assignable_devices(observation.devices, frozenset(cell.id for cell in cells)),
+            devices=devices,
             custom=dict(observation.encryption.slots),
-            traits=sorted({*traits, *observation.encryption.traits}),
+            traits=sorted({*traits, *observation.encryption.traits})[:MAX_TRAITS],
+            iommu=described.iommu,
+            oddities=list(oddities.told),
         )
     except ValidationError as fault:
-        first = fault.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "inventory"
-        raise XmlFault(f"{place}: {first['msg']}") from None
+        raise XmlFault(first_fault(fault)) from None
 
 
 def _online(observation: Observation) -> frozenset[int]:
@@ -81,21 +87,51 @@ def _online(observation: Observation) -> frozenset[int]:
     )
 
 
-def _cell(cell: HostCell, online: frozenset[int]) -> Cell:
+def _fitting(cpus: frozenset[int], where: str, oddities: Oddities) -> frozenset[int]:
+    """The CPUs that the contract can number, and write in a set of the length that it allows."""
+    numbered = frozenset(cpu for cpu in cpus if 0 <= cpu <= MAX_CPU)
+    text = format_cpu_set(numbered)
+    if len(text) > MAX_LENGTH:
+        numbered = parse_cpu_set(text[:MAX_LENGTH].rpartition(",")[0])
+    if len(numbered) < len(cpus):
+        oddities.tell(f"{where}: {len(cpus) - len(numbered)} CPUs are more than can be written, and left out")
+    return numbered
+
+
+def _memory_mib(observation: Observation, cells: list[Cell], oddities: Oddities) -> int:
+    if 0 <= observation.memory_mib <= MAX_AMOUNT:
+        return observation.memory_mib
+    oddities.tell(f"the host's memory of {observation.memory_mib} MiB cannot be; that of its cells counts")
+    return min(sum(cell.memory_mib for cell in cells), MAX_AMOUNT)
+
+
+def _cells(described: HostCapabilities, online: frozenset[int], oddities: Oddities) -> list[Cell]:
+    numbers = frozenset(cell.id for cell in described.cells)
+    cells: list[Cell] = []
+    for cell in described.cells:
+        with oddities.alone(f"<cell id={cell.id}>"):
+            own = _fitting(cell.cpus & online, f"<cell id={cell.id}>", oddities)
+            cells.append(_cell(cell, own, described.caches, numbers))
+    return cells
+
+
+def _cell(cell: HostCell, cpus: frozenset[int], caches: tuple[frozenset[int], ...], numbers: frozenset[int]) -> Cell:
     return Cell(
         id=cell.id,
         socket=cell.socket,
-        cpus=format_cpu_set(cell.cpus & online),
-        siblings=_running(cell.cores, online),
-        dies=_running(cell.dies, online),
-        clusters=_running(cell.clusters, online),
+        cpus=format_cpu_set(cpus),
+        siblings=_running(cell.cores, cpus),
+        dies=_running(cell.dies, cpus),
+        clusters=_running(cell.clusters, cpus),
+        caches=_running(caches, cpus),
         memory_mib=cell.memory_kib // 1024,
         pages=[Pages(size_kib=size, total=total) for size, total in cell.pages],
+        distances={other: distance for other, distance in cell.distances if other in numbers},
     )
 
 
-def _running(groups: tuple[frozenset[int], ...], online: frozenset[int]) -> list[str]:
-    return [format_cpu_set(group & online) for group in groups if group & online]
+def _running(groups: tuple[frozenset[int], ...], cpus: frozenset[int]) -> list[str]:
+    return [format_cpu_set(group & cpus) for group in groups if group & cpus]
 
 
 class Inventories:

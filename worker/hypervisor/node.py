@@ -39,9 +39,11 @@ class NodeLink:
         "_connection",
         "_lock",
         "_threads",
+        "complaint",
         "last_used",
         "reader",
         "retired",
+        "told",
         "uri",
     )
 
@@ -50,6 +52,8 @@ class NodeLink:
         self.reader = HostReader(shared)
         self.last_used = monotonic()
         self.retired = False
+        self.told: list[str] = []
+        self.complaint: str | None = None
         self._threads = threads
         self._breaker = Breaker()
         self._answered = False

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 from worker.hypervisor.capabilities import HostCapabilities, feature_names, parse_capabilities
 from worker.hypervisor.devices import NodeDevice, parse_node_device
-from worker.hypervisor.documents import parse
+from worker.hypervisor.documents import Oddities, parse
 from worker.hypervisor.encryption import Encryption, parse_encryption
 from worker.hypervisor.inventory import Inventories, Observation
-from worker.hypervisor.storage import local_disk_gib, parse_pool
+from worker.hypervisor.storage import StoragePool, local_disk_gib, parse_pool
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from schemas.inventory import Inventory
-    from worker.hypervisor.connection import Connection
+    from worker.hypervisor.connection import Connection, NodeDeviceHandle
 
 _REREAD_DEVICES_SECONDS: Final = 600.0
 _REMEMBERED: Final = 256
@@ -63,6 +65,7 @@ class HostReader:
         "_features",
         "_inventory",
         "_observation",
+        "_oddities",
         "_shared",
     )
 
@@ -75,8 +78,14 @@ class HostReader:
         self._devices: dict[str, NodeDevice] = {}
         self._devices_read_at = 0.0
         self._disk = (0, 0)
+        self._oddities: dict[str, tuple[str, ...]] = {}
         self._observation: Observation | None = None
         self._inventory: Inventory | None = None
+
+    @property
+    def host_uuid(self) -> UUID | None:
+        """The UUID of the machine that was read last, where it tells one."""
+        return None if self._capabilities is None else self._capabilities.uuid
 
     def read(self, connection: Connection) -> Inventory:
         """Read the host; the same object again as long as nothing changed.
@@ -87,15 +96,18 @@ class HostReader:
         """
         capabilities = self._read_capabilities(connection)
         memory_mib, cpu_count = connection.memory_and_cpus()
+        online = connection.online_cpus()
+        devices, disk_gib = self._read_devices(connection), self._read_disk(connection)
         observation = Observation(
             capabilities=capabilities,
             memory_mib=memory_mib,
             cpu_count=cpu_count,
-            online=connection.online_cpus(),
+            online=online,
             features=self._features,
             encryption=self._encryption,
-            devices=self._read_devices(connection),
-            disk_gib=self._read_disk(connection),
+            devices=devices,
+            disk_gib=disk_gib,
+            oddities=tuple(oddity for name in sorted(self._oddities) for oddity in self._oddities[name]),
         )
         if self._inventory is None or observation != self._observation:
             self._inventory = self._shared.inventories.of(observation)
@@ -109,8 +121,13 @@ class HostReader:
             capabilities = self._shared.capabilities(digest, text)
             expanded = connection.expanded_cpu(capabilities.cpu_xml) if capabilities.cpu_xml else None
             domains = connection.domain_capabilities()
-            self._features = feature_names(parse(expanded, root="cpu")) if expanded else frozenset()
-            self._encryption = parse_encryption(domains) if domains else Encryption()
+            oddities = Oddities()
+            self._features, self._encryption = frozenset(), Encryption()
+            with oddities.alone():
+                self._features = feature_names(parse(expanded, root="cpu")) if expanded else frozenset()
+            with oddities.alone():
+                self._encryption = parse_encryption(domains) if domains else Encryption()
+            self._oddities["cpu"] = oddities.told
             self._capabilities, self._digest = capabilities, digest
         return self._capabilities
 
@@ -124,11 +141,9 @@ class HostReader:
         for handle in handles:
             device = known.get(handle.name)
             if device is None or device.mdev_types:
-                text = handle.description()
-                if text is None:
-                    continue
-                device = parse_node_device(text)
-            devices[handle.name] = device
+                device = _device(handle)
+            if device is not None:
+                devices[handle.name] = device
         if known is not self._devices:
             self._devices_read_at = now
         self._devices = devices
@@ -138,5 +153,20 @@ class HostReader:
         texts = connection.storage_pools()
         fingerprint = hash(tuple(texts))
         if fingerprint != self._disk[0]:
-            self._disk = (fingerprint, local_disk_gib([parse_pool(text) for text in texts]))
+            oddities = Oddities()
+            pools: list[StoragePool] = []
+            for text in texts:
+                with oddities.alone():
+                    pools.append(parse_pool(text))
+            self._disk = (fingerprint, local_disk_gib(pools, oddities))
+            self._oddities["disk"] = oddities.told
         return self._disk[1]
+
+
+def _device(handle: NodeDeviceHandle) -> NodeDevice | None:
+    """Read a device; ``None`` if it is gone. One that cannot be read is none that could be handed out."""
+    oddities = Oddities()
+    with oddities.alone(handle.name[:64]):
+        text = handle.description()
+        return None if text is None else parse_node_device(text)
+    return NodeDevice(handle.name, None, "other", oddities=oddities.told)

@@ -13,6 +13,7 @@ from worker.hypervisor.domains import Domain, read_domain
 from worker.hypervisor.node import NodeLink, NotAsked, TooLate
 from worker.hypervisor.observe import Shared
 from worker.hypervisor.threads import Threads
+from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from schemas.inventory import Inventory
     from worker.hypervisor.connection import Connection
 
+_log = get_logger(__name__)
 T = TypeVar("T")
 
 _IDLE_SECONDS: Final = 900.0
@@ -94,10 +96,22 @@ class Hypervisors:
     async def inventory(self, node: str, uri: str) -> Inventory:
         """What the node has; the same object again as long as nothing changed.
 
+        What of it cannot be used is logged once, and again when it changes.
+
         Raises:
             HypervisorUnreachable: nothing is known of it.
         """
-        return await self._ask("inventory", node, uri, lambda link: link.reader.read)
+        answer = await self._ask("inventory", node, uri, lambda link: link.reader.read)
+        link = self._links.get(node)
+        if link is not None and link.told != answer.oddities:
+            link.told = answer.oddities
+            _log.warning("parts of what a hypervisor tells cannot be used", node=node, left_out=link.told)
+        return answer
+
+    def host_uuid(self, node: str) -> UUID | None:
+        """The UUID of the machine that answered for the node last; ``None`` where it tells none."""
+        link = self._links.get(node)
+        return None if link is None else link.reader.host_uuid
 
     async def domain_state(self, node: str, uri: str, instance: UUID) -> Literal["absent", "shut_off", "running"]:
         """Whether the instance's domain exists and runs; a paused or crashed one that is not gone runs.
@@ -132,16 +146,20 @@ class Hypervisors:
         result = "failed"
         try:
             answer = await link.ask(question(link), deadline_seconds=deadlines * self._deadline_seconds)
-            result = "ok"
-        except NotAsked:
-            result = "refused"
-            raise
-        except TooLate:
-            result = "deadline"
+            result, link.complaint = "ok", None
+        except HypervisorUnreachable as trouble:
+            result = {NotAsked: "refused", TooLate: "deadline"}.get(type(trouble), result)
+            self._complain(node, link, trouble)
             raise
         finally:
             self._observe(name, result, monotonic() - asked_at)
         return answer
+
+    def _complain(self, node: str, link: NodeLink, trouble: HypervisorUnreachable) -> None:
+        """Log why a node does not answer, once until it answers or another reason comes."""
+        if not isinstance(trouble, NotAsked) and trouble.detail != link.complaint:
+            link.complaint = trouble.detail
+            _log.warning("a hypervisor does not answer", node=node, address=link.uri, error=trouble.detail)
 
     def _link(self, node: str, uri: str) -> NodeLink:
         link = self._links.get(node)

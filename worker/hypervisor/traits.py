@@ -17,9 +17,14 @@ MAX_TRAITS: Final = 4096
 _MAX_LENGTH: Final = 255
 _FAMILIES: Final = {"x86_64": "X86", "i686": "X86", "armv7l": "ARM", "armv6l": "ARM"}
 _STANDARD_X86: Final = {
-    "aes": "AESNI", "bmi1": "BMI", "fma": "FMA3", "hle": "TSX", "rtm": "TSX", "pclmuldq": "CLMUL", "pni": "SSE3",
-    "sha-ni": "SHA", "sse4.1": "SSE41", "sse4.2": "SSE42", "svm": "AMD_SVM", "vmx": "INTEL_VMX",
+    "aes": "AESNI", "amx-bf16": "AMXBF16", "amx-int8": "AMXINT8", "amx-tile": "AMXTILE",
+    "avx512-vpopcntdq": "AVX512VPOPCNTDQ", "bmi1": "BMI", "fma": "FMA3", "gfni": "AVX512GFNI", "hle": "TSX",
+    "ibpb": "AMD_IBPB", "md-clear": "INTEL_MD_CLEAR", "pcid": "INTEL_PCID", "pclmuldq": "CLMUL", "pni": "SSE3",
+    "rtm": "TSX", "sha-ni": "SHA", "spec-ctrl": "INTEL_SPEC_CTRL", "ssbd": "INTEL_SSBD", "sse4.1": "SSE41",
+    "sse4.2": "SSE42", "svm": "AMD_SVM", "vaes": "AVX512VAES", "virt-ssbd": "AMD_VIRT_SSBD", "vmx": "INTEL_VMX",
+    "vpclmulqdq": "AVX512VPCLMULQDQ",
 }  # fmt: skip
+"""Those of the names of ``os_traits.hw.cpu.x86`` that are not the feature's own in capitals."""
 
 
 def trait_name(text: str) -> str:

@@ -30,7 +30,7 @@ _TRANSIENT_CODES: Final = frozenset({
     "42P01",  # a table is missing, likewise
     "42P05",  # a prepared statement of that name is there already
 })  # fmt: skip
-_CONFLICT_CONSTRAINTS: Final = frozenset({"node_name_key", "instance_pkey", "command_pkey"})
+_CONFLICT_CONSTRAINTS: Final = frozenset({"node_name_key", "instance_pkey", "command_pkey", "a_host_is_one_node"})
 
 
 def is_transient(error: BaseException) -> bool:

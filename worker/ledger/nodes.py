@@ -17,7 +17,7 @@ from worker.engine.ports import LedgerConflict
 from worker.ledger.statements import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import asyncpg
 
@@ -59,6 +59,16 @@ async def load_nodes(connection: Connection, ids: Sequence[int]) -> list[Node]:
     return [_node(row) for row in await connection.fetch(statement("load_nodes"), ids)]
 
 
+async def load_hosts(
+    connection: Connection, answered: Mapping[str, UUID], nodes: Mapping[str, Node]
+) -> dict[UUID, str]:
+    """Read which nodes the machines are that answered for nodes; one that answered as before is not looked up."""
+    known = {name: node.host_uuid for name, node in nodes.items()}
+    fresh = [host for name, host in answered.items() if host != known.get(name)]
+    rows = await connection.fetch(statement("host_owners"), fresh) if fresh else ()
+    return {row["host_uuid"]: row["name"] for row in rows}
+
+
 def _node(row: asyncpg.Record) -> Node:
     policy, inventory, host = _profile(row["policy"], row["inventory"], row["hypervisor"] is not None)
     return Node(
@@ -72,6 +82,8 @@ def _node(row: asyncpg.Record) -> Node:
         generation=row["generation"],
         id=row["id"],
         hypervisor=row["hypervisor"],
+        host_uuid=row["host_uuid"],
+        labels=from_json(row["labels"]),
         inventory=inventory,
         host=host,
         failed_builds=row["failed_builds"],
@@ -104,6 +116,8 @@ async def write_profiles(connection: Connection, nodes: Sequence[Node]) -> None:
             node.policy.model_dump_json(exclude_defaults=True),
             None if node.inventory is None else node.inventory.model_dump_json(exclude_defaults=True),
             capacity.decode(),
+            node.host_uuid,
+            to_json(node.labels).decode(),
         )
         if node.id is None:
             [added] = await connection.fetch(statement("put_node"), node.name, node.generation, *profile)

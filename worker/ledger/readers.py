@@ -109,7 +109,7 @@ class NodeDetail:
 
     ``counters`` are all that are kept, those of cells and of device types
     included; ``pools`` are the devices it hands out, ``strays`` is what is held
-    though the node no longer offers it.
+    though the node no longer offers it. ``host_uuid`` is that of the machine.
     """
 
     node: Node
@@ -123,6 +123,8 @@ class NodeDetail:
     pools: Sequence[DevicePool]
     strays: Sequence[Stray]
     statistics: Sequence[Statistic]
+    labels: Mapping[str, str]
+    host_uuid: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,8 @@ async def node(connection: Connection, name: str) -> NodeDetail | None:
         pools=offered,
         strays=astray,
         statistics=await _rows(connection, Statistic, "show_statistics", name),
+        labels=from_json(detail["labels"]),
+        host_uuid=detail["host_uuid"],
     )
 
 

@@ -24,7 +24,7 @@ from worker.accounting.state.occupancy import Placement
 from worker.accounting.state.view import View
 from worker.engine.ports import Known, LedgerConflict, LedgerUnavailable, ReadSet
 from worker.ledger.errors import is_conflict, is_transient
-from worker.ledger.nodes import NodeCache, load_nodes, write_profiles
+from worker.ledger.nodes import NodeCache, load_hosts, load_nodes, write_profiles
 from worker.ledger.rows import (
     Row,
     allocation_row,
@@ -129,6 +129,7 @@ class StoreTransaction:
         if absent := wanted.nodes - found.keys():
             counts = await self.connection.fetch(statement("waiting_for"), list(absent))
             loaded.view.waiting = {row["node"]: row["waiting"] for row in counts}
+        loaded.view.hosts = await load_hosts(self.connection, wanted.hosts, loaded.view.nodes)
         return loaded
 
     async def _nodes(self, found: dict[str, tuple[int, int]]) -> dict[str, Node]:

@@ -279,3 +279,32 @@ def test_an_instance_that_wants_more_devices_keeps_those_it_has() -> None:
     after = placed(again(here, freed, before, shape(devices=[wanted(count=2)])))
     assert after.devices == ("a", "b")
     assert placed(again(here, freed, before, wish)).devices == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("parent", "first"), [("0000:05:00.0", "pf"), ("0000:05:00.0".upper(), "vf"), ("05:00.0", "pf"), ("0:5:0.0", "vf")]
+)
+def test_a_physical_function_excludes_its_virtual_ones_however_their_addresses_are_spelled(
+    parent: str, first: str
+) -> None:
+    devices = [pci("0000:05:00.0", type="pf"), pci("0000:05:02.0", type="vf", parent=parent)]
+    other = {"pf": "vf", "vf": "pf"}[first]
+    (reason,) = deny(devices, wanted(type=first), wanted("other", type=other))
+    assert (reason.code, reason.resource) == ("no_device_fit", "other")
+
+
+@pytest.mark.parametrize("spelled", ["0000:AF:00.0", "af:00.0", "0:AF:0.0", "0000:AF:*", "00000000:af:00.?", "AF:0.*"])
+def test_an_address_is_matched_by_a_policy_and_by_a_request_however_it_is_spelled(spelled: str) -> None:
+    there = host({"devices": [{"address": spelled}]}, observed=True, devices=[pci("0000:aF:00.0"), pci("0000:b0:00.0")])
+    asked = shape(devices=[wanted(match=[{"address": spelled}])])
+    (given,) = placed(place(there, NOBODY, asked)).devices
+    assert given == "0000:af:00.0"
+
+
+def test_a_request_without_a_type_is_told_as_which_one_a_device_would_match() -> None:
+    (reason,) = deny([pci("0000:05:00.0", type="pf")], wanted())
+    assert "none of the node's devices matches (as `type: pf` there is one that would)" in reason.detail
+    (reason,) = deny([pci("0000:05:00.0", type="pf")], wanted(type="vf"))
+    assert "`type: pf`" in reason.detail
+    (reason,) = deny([pci("0000:05:00.0", type="pf")], wanted(match=[{"vendor": "8086"}]))
+    assert "type" not in reason.detail

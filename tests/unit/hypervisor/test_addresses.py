@@ -5,7 +5,14 @@ import pytest
 from worker.hypervisor.addresses import DEFAULT_PATTERNS, Allowed
 
 EMBED = "qemu:///embed?root=/srv/roots/*"
-WIDE = (*DEFAULT_PATTERNS, "qemu+tcp://127.0.0.1:*/system", "qemu+ssh://root@*/system", "test:///srv/*.xml", EMBED)
+WIDE = (
+    *DEFAULT_PATTERNS,
+    "qemu+tls://*/system",
+    "qemu+tcp://127.0.0.1:*/system",
+    "qemu+ssh://root@*/system",
+    "test:///srv/*.xml",
+    EMBED,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +25,9 @@ WIDE = (*DEFAULT_PATTERNS, "qemu+tcp://127.0.0.1:*/system", "qemu+ssh://root@*/s
         "qemu:///system",
         "test:///default",
         "qemu+tcp://127.0.0.1:16509/system",
+        "qemu+tls://cn-017:16514/system",
         "qemu+ssh://root@cn-017/system",
+        "qemu+ssh://root@cn-017:22/system",
         "test:///srv/node.xml",
         "qemu:///embed?root=/srv/roots/one",
     ],
@@ -85,6 +94,55 @@ def test_a_parameter_that_is_not_known_to_be_harmless_is_always_refused(address:
 )
 def test_every_other_address_is_refused(uri: str) -> None:
     assert Allowed(WIDE).refusal(uri) is not None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "qemu+tls://:16514/system",
+        "qemu+tls://cn-017:22/system",
+        "qemu+tls://cn-017:0/system",
+        "qemu+tls://localhost/system",
+        "qemu+tls://LOCALHOST./system",
+        "qemu+tls://localhost.localdomain/system",
+        "qemu+tls://x.localhost/system",
+        "qemu+tls://ip6-loopback/system",
+        "qemu+tls://127.0.0.1/system",
+        "qemu+tls://127.9.9.9/system",
+        "qemu+tls://127.1/system",
+        "qemu+tls://2130706433/system",
+        "qemu+tls://0x7f000001/system",
+        "qemu+tls://0x7f.1/system",
+        "qemu+tls://0177.0.0.01/system",
+        "qemu+tls://0.0.0.0/system",
+        "qemu+tls://0/system",
+        "qemu+tls://169.254.169.254/system",
+        "qemu+tls://[::1]/system",
+        "qemu+tls://[0:0:0:0:0:0:0:1]/system",
+        "qemu+tls://[::]/system",
+        "qemu+tls://[fe80::1]/system",
+        "qemu+tls://[::ffff:127.0.0.1]/system",
+        "qemu+tls://[::ffff:a9fe:a9fe]/system",
+        "qemu+tls://224.0.0.1/system",
+    ],
+)
+def test_a_wildcard_means_other_hosts_and_the_transports_own_port(uri: str) -> None:
+    assert Allowed(WIDE).refusal(uri) is not None
+
+
+def test_what_a_pattern_names_is_meant_wherever_it_is() -> None:
+    named = Allowed(
+        ["qemu+tls://localhost/system", "qemu+tls://[::1]:*/system", "qemu+tls://cn-*.example.org:1/system"]
+    )
+    for uri in ("qemu+tls://localhost/system", "qemu+tls://[::1]:7/system", "qemu+tls://cn-1.example.org:1/system"):
+        assert named.refusal(uri) is None
+    for uri in ("qemu+tls://localhost:7/system", "qemu+tls://cn-1.example.org/system"):
+        assert named.refusal(uri) is not None
+
+
+@pytest.mark.parametrize("uri", ["qemu+tls://cn-017/system", "qemu+tls:///system", "qemu+ssh://cn-017/system"])
+def test_by_default_no_host_is_allowed(uri: str) -> None:
+    assert Allowed(DEFAULT_PATTERNS).refusal(uri) is not None
 
 
 @pytest.mark.parametrize(

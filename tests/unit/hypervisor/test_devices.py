@@ -6,7 +6,7 @@ import pytest
 
 from schemas.inventory import Device
 from worker.hypervisor.devices import assignable_devices, parse_node_device
-from worker.hypervisor.documents import XmlFault
+from worker.hypervisor.documents import Oddities, XmlFault
 
 
 def pci(
@@ -111,10 +111,33 @@ def test_domains_of_more_than_four_digits_are_kept() -> None:
         (pci(1).replace("<bus>1<", "<bus>one<"), "<bus>: 'one' is not a whole number"),
         (pci(1).replace("<bus>1</bus>", ""), "<bus>: missing"),
         (pci(1, ids=("10g", "1")), "<vendor> id"),
-        (pci(1, inside="<numa node='x'/>"), "<numa> node"),
-        (pci(1, inside=TYPES.format(-1, 0)), "<type id=nvidia-35> availableInstances"),
+        (pci(1, 32), "<address>: 0:1:0.20 is no PCI address"),
+        (pci(1, inside="<capability type='phys_function'/>"), "has no <address>"),
+        (pci(1, inside=FUNCTION_OF.replace("0x3b", "0x13b")), "<address>"),
     ],
 )
 def test_a_device_that_cannot_be_is_refused_by_name(text: str, said: str) -> None:
     with pytest.raises(XmlFault, match=re.escape(said)):
         parse_node_device(text)
+
+
+def test_what_is_odd_about_a_device_costs_itself_alone() -> None:
+    far = parse_node_device(pci(1, inside="<numa node='x'/>"))
+    assert (far.address, far.cell) == ("0000:01:00.0", None)
+    assert far.oddities == ("<device> pci_0000_01_00_0: <numa> node: 'x' is not a whole number",)
+    carrier = parse_node_device(pci(1, inside=TYPES.format(-1, 3)))
+    assert carrier.mdev_types == (("nvidia-36", 3),)
+    assert "<type id=nvidia-35> availableInstances: -1" in carrier.oddities[0]
+
+
+def test_of_two_devices_at_one_address_the_first_stays_and_that_is_told() -> None:
+    oddities = Oddities()
+    nodes = [parse_node_device(pci(1, name=name, ids=("10de", ids))) for name, ids in (("a", "0001"), ("b", "0002"))]
+    (device,) = assignable_devices(nodes, frozenset(), oddities)
+    assert device.product == "0001"
+    assert oddities.told == ("<device> b: another one is at 0000:01:00.0 already",)
+
+
+def test_a_device_names_the_driver_that_it_is_bound_to() -> None:
+    text = pci(1).replace("<parent>", "<driver><name>vfio-pci</name></driver><parent>")
+    assert [device.driver for device in devices(text, pci(2)).values()] == ["vfio-pci", None]

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from schemas.inventory import Inventory
+from schemas.inventory import MAX_ODDITIES, Inventory
 from worker.hypervisor.capabilities import parse_capabilities
 from worker.hypervisor.documents import XmlFault
 from worker.hypervisor.inventory import Inventories, Observation, inventory_of
@@ -142,37 +143,119 @@ def cells(inside: str) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "not well-formed"),
+        ("", "there is no description"),
         ("<capabilities>", "not well-formed"),
         ("<domain/>", "the document is a <domain>"),
         ("<capabilities/>", "has no <host>"),
         ("<!DOCTYPE c [<!ENTITY a 'aaa'>]><capabilities>&a;</capabilities>", "DTD or entities"),
+        ("<!DOCTYPE capabilities><capabilities><host/></capabilities>", "DTD or entities"),
         ("<capabilities>" + " " * (9 * 2**20) + "</capabilities>", "longer than"),
-        (cells("<cell/>"), "<cell> id: missing"),
-        (cells("<cell id='x'/>"), "<cell> id: 'x' is not a whole number"),
-        (cells("<cell id='-1'/>"), "<cell> id: -1 is not between"),
-        (cells("<cell id='1'/><cell id='1'/>"), "<cell id=1>: listed twice"),
-        (cells("<cell id='0'><cpus><cpu id='99999999'/></cpus></cell>"), "<cell id=0> <cpu> id"),
-        (cells("<cell id='0'><cpus><cpu id='1' siblings='0-'/></cpus></cell>"), "<cell id=0> <cpu id=1> siblings"),
-        (cells("<cell id='0'><cpus><cpu id='1' socket_id='a'/></cpus></cell>"), "<cpu> socket_id"),
-        (
-            cells("<cell id='0'><cpus><cpu id='1'/></cpus></cell><cell id='1'><cpus><cpu id='1'/></cpus></cell>"),
-            "<cpu id=1>: in cell 0 and in cell 1",
-        ),
-        (cells("<cell id='0'><memory unit='KiB'>much</memory></cell>"), "<memory>: 'much' is not a whole number"),
-        (cells("<cell id='0'><memory unit='furlong'>1</memory></cell>"), "<memory> unit: 'furlong' is unknown"),
-        (cells("<cell id='0'><pages size='0'>1</pages></cell>"), "<pages> size: 0 is not between"),
-        (
-            cells("<cell id='0'><pages size='4'>1</pages><pages size='4'>1</pages></cell>"),
-            "<pages size=4>: listed twice",
-        ),
-        (cells("<cell id='" + "9" * 5000 + "'/>"), "is not a whole number"),
     ],
 )
-def test_a_document_that_cannot_be_used_is_refused_by_the_name_of_its_fault(text: str, said: str) -> None:
+def test_what_is_no_description_of_a_host_is_refused_by_the_name_of_its_fault(text: str, said: str) -> None:
     with pytest.raises(XmlFault, match=re.escape(said)) as caught:
         parse_capabilities(text)
     assert len(str(caught.value)) < 200
+
+
+SOUND = "<cell id='0'><memory>2048</memory><pages size='4'>512</pages><cpus><cpu id='0' socket_id='7' siblings='0'/>{}"
+SOUND += "</cpus>{}</cell>"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "rest", "beside", "said"),
+    [
+        ("", "", "<cell/>", "<cell> id: missing"),
+        ("", "", "<cell id='x'/>", "<cell> id: 'x' is not a whole number"),
+        ("", "", "<cell id='-1'/>", "<cell> id: -1 is not between"),
+        ("", "", "<cell id='0'><cpus><cpu id='9'/></cpus></cell>", "<cell id=0>: listed twice"),
+        ("", "", "<cell id='" + "9" * 5000 + "'/>", "is not a whole number"),
+        ("<cpu id='99999999'/>", "", "", "<cell id=0> <cpu> id"),
+        ("<cpu/>", "", "", "<cell id=0> <cpu> id: missing"),
+        ("<cpu id='0' siblings='0-'/>", "", "", "<cell id=0> <cpu id=0> siblings"),
+        ("<cpu id='0' siblings='0' socket_id='a'/>", "", "", "<cpu> socket_id"),
+        ("", "<pages size='0'>1</pages>", "", "<cell id=0> <pages> size: 0 is not between"),
+        ("", "<pages size='4'>1</pages>", "", "<cell id=0> <pages size=4>: listed twice"),
+        ("", "<pages size='2048'>-1</pages>", "", "<cell id=0> <pages size=2048>: -1 is not between"),
+        ("", "<pages size='2048' unit='MiB'>1</pages>", "", "<cell id=0> <pages> unit: not KiB"),
+        ("", "<distances><sibling id='0' value='256'/></distances>", "", "<cell id=0> <distances>"),
+        ("", "<distances><sibling value='20'/></distances>", "", "<cell id=0> <distances>"),
+    ],
+)
+def test_what_is_odd_costs_itself_alone_and_is_told(cpus: str, rest: str, beside: str, said: str) -> None:
+    for text in (cells(SOUND.format(cpus, rest) + beside), cells(SOUND.format(cpus, rest) + beside * 2)):
+        made = inventory_of(Observation(parse_capabilities(text), 2, 1, frozenset({0})))
+        assert [oddity for oddity in made.oddities if said in oddity] == made.oddities != []
+        assert made == host_of(SOUND.format("", "")).model_copy(update={"oddities": made.oddities})
+        assert Inventory.model_validate_json(made.model_dump_json()) == made
+
+
+def host_of(inside: str) -> Inventory:
+    return inventory_of(Observation(parse_capabilities(cells(inside)), 2, 1, frozenset({0})))
+
+
+@pytest.mark.parametrize("memory", ["much", str(2**61), "-1", ""])
+def test_where_the_memory_cannot_be_read_the_pages_tell_it(memory: str) -> None:
+    (cell,) = host_of(f"<cell id='0'><memory>{memory}</memory><pages size='4'>512</pages></cell>").cells
+    assert cell.memory_mib == 2
+    made = host_of("<cell id='0'><memory unit='furlong'>1</memory></cell>")
+    assert (made.cells[0].memory_mib, made.oddities) == (0, ["<cell id=0>: <memory> unit: 'furlong' is unknown"])
+
+
+def test_a_cpu_in_two_cells_stays_in_its_first_one_and_that_is_told() -> None:
+    text = """<cell id='0'><cpus><cpu id='0' siblings='0,2'/><cpu id='2' siblings='0,2'/></cpus></cell>
+      <cell id='1'><cpus><cpu id='2' siblings='0,2'/><cpu id='1' siblings='1,2'/></cpus></cell>"""
+    made = inventory_of(Observation(parse_capabilities(cells(text)), 2, 1, frozenset({0, 1, 2})))
+    assert [(cell.cpus, cell.siblings) for cell in made.cells] == [("0,2", ["0,2"]), ("1", ["1"])]
+    assert made.oddities == ["<cell id=1> <cpu id=2>: is in cell 0 already, and stays there"]
+
+
+def test_of_a_host_that_is_odd_throughout_the_first_oddities_are_told() -> None:
+    odd = "".join(f"<cell id='{'x' * number}'/>" for number in range(1, 30)) + "".join(
+        f"<cell id='0'/><cell id='{number}'><pages size='0'>1</pages></cell>" for number in range(99)
+    )
+    made = host_of(odd)
+    assert len(made.oddities) == MAX_ODDITIES
+    assert len(made.cells) == 99
+
+
+def test_the_cpus_of_each_last_level_cache_are_told_cell_by_cell() -> None:
+    banks = """<cache><bank id='0' level='3' type='both' cpus='0-1'/><bank id='1' level='3' type='both' cpus='2-5'/>
+      <bank id='2' level='3' type='both' cpus='5-6'/><bank id='3' level='2' type='both' cpus='0-7'/>
+      <bank id='4' level='3' type='code' cpus='0-7'/><bank id='5' level='x' cpus='0'/></cache></host>"""
+    listed = "".join(
+        f"<cell id='{cell}'><cpus>" + "".join(f"<cpu id='{cpu}'/>" for cpu in cpus) + "</cpus></cell>"
+        for cell, cpus in ((0, range(4)), (1, range(4, 8)))
+    )
+    text = cells(listed).replace("</host>", banks)
+    made = inventory_of(Observation(parse_capabilities(text), 2, 8, frozenset(range(8)) - {1}))
+    assert [cell.caches for cell in made.cells] == [["0", "2-3"], ["4-5", "6"]]
+    assert made.oddities == ["<cache>: <bank> level: 'x' is not a whole number"]
+
+
+def test_distances_and_whether_devices_can_be_assigned_are_told() -> None:
+    distances = (
+        "<distances><sibling id='0' value='10'/><sibling id='1' value='21'/><sibling id='9' value='1'/></distances>"
+    )
+    text = cells(f"<cell id='0'>{distances}</cell><cell id='1'/>")
+    assert [cell.distances for cell in host_of(f"<cell id='0'>{distances}</cell><cell id='1'/>").cells] == [
+        {0: 10, 1: 21},
+        {},
+    ]
+    for said, known in (("yes", True), ("no", False), ("perhaps", None)):
+        there = text.replace("<topology>", f"<iommu support='{said}'/><topology>")
+        assert inventory_of(Observation(parse_capabilities(there), 2, 1, None)).iommu is known
+    assert parse_capabilities(text).iommu is None
+
+
+def test_the_machines_own_uuid_is_read_and_makes_no_two_hosts_different() -> None:
+    one, other, odd = (
+        parse_capabilities(cells("").replace("<topology>", f"<uuid>{uuid}</uuid><topology>"))
+        for uuid in ("11111111-2222-4333-8444-555555555555", "22222222-2222-4333-8444-555555555555", "none")
+    )
+    assert one.uuid == UUID("11111111-2222-4333-8444-555555555555")
+    assert one == other
+    assert (odd.uuid, odd.oddities) == (None, ("<host> <uuid>: not a UUID",))
 
 
 def test_a_document_nested_a_hundred_thousand_deep_is_read_without_harm() -> None:
@@ -181,10 +264,20 @@ def test_a_document_nested_a_hundred_thousand_deep_is_read_without_harm() -> Non
     assert made.cells == ()
 
 
-def test_numbers_the_contract_cannot_hold_are_refused_by_name() -> None:
-    capabilities = parse_capabilities(cells(f"<cell id='0'><memory>{2**61}</memory></cell>"))
-    with pytest.raises(XmlFault, match=r"memory_mib: "):
-        inventory_of(Observation(capabilities, memory_mib=1, cpu_count=1, online=None))
+def test_numbers_the_contract_cannot_hold_cost_themselves_alone() -> None:
+    capabilities = parse_capabilities(cells("<cell id='0'><memory>2048</memory></cell>"))
+    made = inventory_of(Observation(capabilities, 2**50, 1, frozenset({1, 99_999})))
+    assert (made.cpus, made.memory_mib, len(made.oddities)) == ("1", 2, 2)
+
+
+def test_cpus_that_a_set_cannot_write_out_are_left_out() -> None:
+    listed = "".join(f"<cpu id='{cpu}'/>" for cpu in range(0, 4096, 2))
+    capabilities = parse_capabilities(cells(f"<cell id='0'><cpus>{listed}</cpus></cell>"))
+    made = inventory_of(Observation(capabilities, 2, 1, frozenset(range(0, 4096, 2))))
+    assert made.cpus == made.cells[0].cpus
+    assert made.cpus.startswith("0,2,4,6")
+    assert Inventory.model_validate_json(made.model_dump_json()) == made
+    assert made.oddities != []
 
 
 def test_a_cpu_repeated_within_its_cell_is_one_cpu() -> None:

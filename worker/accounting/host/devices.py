@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
 from operator import and_, or_
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, get_args
+
+from schemas.requests import DeviceType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,6 +54,7 @@ class Want(NamedTuple):
     units: int
     allowed: int
     affinity: Affinity
+    request: DeviceRequest
 
 
 class Stock(NamedTuple):
@@ -120,10 +123,17 @@ class Catalog:
 
     def want(self, request: DeviceRequest) -> Want:
         """The offers that a request accepts, wherever they are."""
-        allowed = reduce(or_, (self._matching(match, request.type) for match in request.match), 0)
+        return Want(request.name, request.count, self._allowed(request, request.type), request.affinity, request)
+
+    def other_types(self, request: DeviceRequest) -> list[str]:
+        """The types under which a request would find offers that match it but for their type."""
+        return [kind for kind in get_args(DeviceType) if kind != request.type and self._allowed(request, kind)]
+
+    def _allowed(self, request: DeviceRequest, kind: str | None) -> int:
+        allowed = reduce(or_, (self._matching(match, kind) for match in request.match), 0)
         if request.live_migratable is not None:
             allowed &= self.by_property.get(("live_migratable", request.live_migratable), 0)
-        return Want(request.name, request.count, allowed, request.affinity)
+        return allowed
 
     def _matching(self, match: DeviceMatch, kind: str | None) -> int:
         if kind is None:
@@ -138,13 +148,13 @@ class Catalog:
             allowed &= find(("mdev_type", match.mdev_type), 0)
         allowed = reduce(and_, (find(("tag", tag), 0) for tag in match.tags.items()), allowed)
         if match.address is not None and allowed:
-            allowed &= self._at(match.address.lower(), allowed)
+            allowed &= self._at(match.address, allowed)
         return allowed
 
     def _at(self, pattern: str, among: int) -> int:
         if _GLOB.isdisjoint(pattern):
             return self.by_property.get(("address", pattern), 0)
-        numbers = (n for n in bits(among) if fnmatchcase(self.offers[n].device.address.lower(), pattern))
+        numbers = (n for n in bits(among) if fnmatchcase(self.offers[n].device.address, pattern))
         return reduce(or_, (1 << number for number in numbers), 0)
 
 
@@ -196,7 +206,7 @@ def _properties(offer: Offer) -> Iterator[tuple[str, object]]:
     device = offer.device
     yield "vendor", device.vendor.lower()
     yield "product", device.product.lower()
-    yield "address", device.address.lower()
+    yield "address", device.address
     yield "live_migratable", device.live_migratable
     for tag in device.tags.items():
         yield "tag", tag
@@ -245,7 +255,7 @@ def _admits(pattern: DevicePattern, device: Device) -> bool:
     if pattern.address is None:
         return True
     addresses = [device.address, device.parent] if device.parent else [device.address]
-    return any(fnmatchcase(address.lower(), pattern.address.lower()) for address in addresses)
+    return any(fnmatchcase(address, pattern.address) for address in addresses)
 
 
 def _preference(devices: Sequence[Device]) -> Callable[[Device], tuple[int, str, str]]:

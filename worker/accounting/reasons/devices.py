@@ -82,7 +82,8 @@ def grants(demand: Demand, tiers: Sequence[Tiers]) -> list[int]:
 def _words(demand: Demand, want: Want, reach: int) -> str:
     matching = _matching(demand, want)
     if not matching:
-        return "none of the node's devices matches"
+        other = " or ".join(f"`type: {kind}`" for kind in demand.catalog.other_types(want.request))
+        return "none of the node's devices matches" + (f" (as {other} there is one that would)" if other else "")
     free, reachable = demand.stock.count(want.allowed), demand.stock.count(want.allowed & reach)
     words = f"{free} of {matching} that match are free"
     if reachable < free:

@@ -24,12 +24,15 @@ def put_node(view: View, command: NodePut, _now: datetime) -> Decision | Questio
     """Register a node or replace its settings.
 
     The hypervisor is asked at once, so that the node's capacity shows; if it
-    does not answer the node is registered all the same.
+    does not answer the node is registered all the same. One host is one node:
+    what is registered under another name already is refused.
     """
     if (refusal := view.refused_addresses.get(command.hypervisor or "")) is not None:
         return refuse(command.node, "hypervisor_not_allowed", refusal)
     observation = view.facts.observations.get(command.node)
     answered = observation is not None and observation.address == command.hypervisor
+    if observation is not None and answered and (other := _owner(view, command.node, observation)) is not None:
+        return refuse(command.node, "hypervisor_taken", _taken(command.node, other))
     if command.hypervisor is not None and not answered and not command.dry_run:
         return Question(inventories=frozenset({command.node}))
     return Decision("applied", command.node, settings=command)
@@ -78,34 +81,65 @@ def apply_settings(view: View, command: NodePut) -> Node:
     moved = node.hypervisor != command.hypervisor
     node.policy = command.policy
     node.hypervisor = command.hypervisor
+    node.labels = command.labels
     if command.inventory is not None:
         node.inventory, node.observed_at, node.reachable = command.inventory, None, None
     elif moved:
         node.observed_at, node.reachable = None, None
+    if moved:
+        forget_host(view, node.name)
+        node.host_uuid = None
     node.profile_changed = True
     observation = view.facts.observations.get(command.node)
     if observation is not None and observation.address == command.hypervisor:
-        _take_in(node, observation)
+        _take_in(view, node, observation)
     node.host = compiled(node)
     return node
 
 
-def observe(node: Node, observation: Observation) -> None:
-    """Take in what the node's hypervisor answered. No answer leaves what is known as it is."""
-    if node.hypervisor is not None and node.hypervisor == observation.address and _take_in(node, observation):
+def forget_host(view: View, name: str) -> None:
+    """Note that a node is no machine that is known any more."""
+    view.hosts = {host: owner for host, owner in view.hosts.items() if owner != name}
+
+
+def _owner(view: View, name: str, observation: Observation) -> str | None:
+    """The other node that the machine which answered for a node is."""
+    owner = None if observation.host_uuid is None else view.hosts.get(observation.host_uuid)
+    return None if owner == name else owner
+
+
+def _taken(name: str, other: str) -> str:
+    return (
+        f"the hypervisor of {name} is that of node {other}, its host has the same UUID: use {other} or remove it;"
+        " if they are two hosts, give each a host_uuid of its own in its libvirtd.conf"
+    )
+
+
+def observe(view: View, node: Node, observation: Observation) -> None:
+    """Take in what the node's hypervisor answered. No answer, or another node's host, leaves what is known as it is."""
+    if node.hypervisor is None or node.hypervisor != observation.address:
+        return
+    if _owner(view, node.name, observation) is not None:
+        node.reachable = False
+    elif _take_in(view, node, observation):
         node.profile_changed = True
         node.generation += 1
         node.host = compiled(node)
 
 
-def _take_in(node: Node, observation: Observation) -> bool:
-    """Note an observation; says whether the inventory is another than before."""
+def _take_in(view: View, node: Node, observation: Observation) -> bool:
+    """Note an observation; says whether the inventory or the machine is another than before."""
     node.reachable = observation.inventory is not None
     if observation.inventory is None:
         return False
     node.observed_at = observation.at
+    other_host = observation.host_uuid not in {None, node.host_uuid}
+    if other_host and observation.host_uuid is not None:
+        forget_host(view, node.name)
+        node.host_uuid = observation.host_uuid
+        view.hosts[observation.host_uuid] = node.name
     if observation.inventory is node.inventory or observation.inventory == node.inventory:
-        return False
+        return other_host
     node.inventory = observation.inventory
     return True
 
@@ -127,9 +161,11 @@ def inventory_needed(view: View, node: Node, now: datetime) -> Question | Reason
         return None
     observation = view.facts.observations.get(node.name)
     if observation is not None and observation.address == node.hypervisor:
-        if observation.inventory is None:
-            return reason("hypervisor_unreachable", observation.detail, node=node.name)
-        return None
+        other = _owner(view, node.name, observation)
+        if observation.inventory is not None and other is None:
+            return None
+        detail = observation.detail if other is None else _taken(node.name, other)
+        return reason("hypervisor_unreachable", detail, node=node.name)
     age = timedelta(seconds=node.policy.max_inventory_age_seconds)
     if node.observed_at is not None and now - age <= node.observed_at <= now:
         return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -34,6 +34,8 @@ class Node:
     generation: int = 0
     id: int | None = None
     hypervisor: str | None = None
+    host_uuid: UUID | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     inventory: Inventory | None = None
     host: Host | None = None
     failed_builds: int = 0
@@ -45,12 +47,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the hypervisor at ``address`` said of its inventory; with ``inventory`` null it did not answer."""
+    """What the hypervisor at ``address`` said of its inventory; with ``inventory`` null it did not answer.
+
+    ``host_uuid`` is the machine's own, where it tells one.
+    """
 
     at: datetime
     address: str | None
     inventory: Inventory | None
     detail: str = ""
+    host_uuid: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class View:
     is missing here does not exist. Of nodes that are to be removed or audited, every
     instance that holds something there is in it. ``waiting`` counts what is
     parked for nodes that are not there: it holds others up again once they are.
+    ``hosts`` tells of machines that answered which nodes they are.
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -101,3 +108,4 @@ class View:
     removed: list[Node] = field(default_factory=list)
     waiting: dict[str, int] = field(default_factory=dict)
     refused_addresses: dict[str, str] = field(default_factory=dict)
+    hosts: dict[UUID, str] = field(default_factory=dict)

@@ -10,6 +10,8 @@ SELECT
     n.reachable,
     n.observed_at,
     p.hypervisor,
+    p.host_uuid,
+    p.labels::text AS labels,
     p.policy::text AS policy,
     p.inventory::text AS inventory,
     (

@@ -7,6 +7,6 @@ WITH waiting AS (
 added AS (
     INSERT INTO nodeledger.node (name, generation) VALUES ($1, $2) RETURNING id
 )
-INSERT INTO nodeledger.node_profile (node_id, hypervisor, policy, inventory, capacity)
-SELECT id, $3, $4::text::jsonb, $5::text::jsonb, $6::text::jsonb FROM added
+INSERT INTO nodeledger.node_profile (node_id, hypervisor, policy, inventory, capacity, host_uuid, labels)
+SELECT id, $3, $4::text::jsonb, $5::text::jsonb, $6::text::jsonb, $7, $8::text::jsonb FROM added
 RETURNING node_id, (SELECT count(*) FROM waiting) AS waiting

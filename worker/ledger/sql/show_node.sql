@@ -1,1 +1,3 @@
-SELECT d.policy, d.inventory, d.counters, d.parked FROM nodeledger.node_detail_view AS d WHERE d.node = $1;
+SELECT d.policy, d.inventory, d.counters, d.parked, d.host_uuid, d.labels
+FROM nodeledger.node_detail_view AS d
+WHERE d.node = $1;
