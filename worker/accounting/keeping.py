@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.cpuset import parse_cpu_set
-from worker.accounting.cpus import Packing, mask_of, pack, packable
+from worker.accounting.cpus import Packing, attainable, extended, follows, mask_of, pack
 from worker.accounting.devices import bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from schemas.requests import ThreadPolicy
     from worker.accounting.cells import Room
     from worker.accounting.devices import Catalog
     from worker.accounting.matching import Tiers
@@ -94,48 +95,39 @@ def positions_as_before(former: Former, rooms: Sequence[Room], rows: Sequence[in
     return positions if fits and len(set(positions)) == len(positions) else None
 
 
-def packing(room: Room, cell: GuestCell, guest: Guest, before: FormerCell | None) -> Packing:
-    """Host CPUs for a guest cell on a host cell where it fits: those it has, as far as the thread policy allows."""
-    if before is not None and before.host_cell == room.cell.id:
-        kept = _keeping(room, cell, guest, before)
-        if kept is not None:
-            return kept
-    return pack(
-        room.cores,
-        room.free,
-        cell.need.dedicated,
-        cell.need.emulator,
-        guest.thread_policy,
-        room.cell.threads_per_core,
-    )
+def kept_on(room: Room, cell: GuestCell, guest: Guest, before: FormerCell | None) -> Packing | None:
+    """The CPUs a guest cell has on a host cell already, and more for vCPUs that are new.
 
-
-def _keeping(room: Room, cell: GuestCell, guest: Guest, before: FormerCell) -> Packing | None:
-    """What the cell has, and more for vCPUs that are new; None if that breaks the thread policy."""
+    None where it has none there, where there are not so many more, or where all
+    together would not follow the thread policy.
+    """
+    if before is None or before.host_cell != room.cell.id:
+        return None
     kept = {vcpu: before.pins[vcpu] for vcpu in cell.dedicated if vcpu in before.pins}
     emulator = list(before.emulator[: cell.need.emulator])
-    taken = mask_of([*kept.values(), *emulator])
-    if not kept or taken & ~room.free or not _follows(room, mask_of(kept.values()), taken, guest):
+    pins, taken = list(kept.values()), mask_of([*kept.values(), *emulator])
+    if not kept or taken & ~room.free or not follows(room.cores, mask_of(emulator), _alone(guest)):
         return None
-    more, reserved = len(cell.dedicated) - len(kept), cell.need.emulator - len(emulator)
-    if not more and not reserved:
-        return Packing(list(kept.values()), emulator)
-    host, policy, free = room.cell, guest.thread_policy, room.free & ~taken
-    cores = [core for core in room.cores if not core & taken] if policy == "isolate" else room.cores
-    if not packable(cores, free, more, reserved, policy, host.threads_per_core):
+    added = extended(room.cores, room.free & ~taken, pins, len(cell.dedicated) - len(kept), guest.thread_policy)
+    if added is None:
         return None
-    added = pack(cores, free, more, reserved, policy, host.threads_per_core)
-    fresh = iter(added.pins)
-    pins = [kept[vcpu] if vcpu in kept else next(fresh) for vcpu in cell.dedicated]
-    return Packing(pins, emulator + added.emulator)
+    free = room.free & ~mask_of([*pins, *added, *emulator])
+    reserved = cell.need.emulator - len(emulator)
+    if reserved > attainable(room.cores, free, 0, _alone(guest)):
+        return None
+    fresh = iter(added)
+    emulator += pack(room.cores, free, reserved, 0, _alone(guest)).pins
+    return Packing([kept[vcpu] if vcpu in kept else next(fresh) for vcpu in cell.dedicated], emulator)
 
 
-def _follows(room: Room, pins: int, taken: int, guest: Guest) -> bool:
-    """Whether CPUs lie on their cores as the thread policy wants."""
-    used = [core for core in room.cores if core & taken]
-    if guest.thread_policy == "isolate":
-        whole = all(core & ~room.free == 0 and (core & taken).bit_count() == 1 for core in used)
-        return whole and all(core.bit_count() == room.cell.threads_per_core for core in used if core & pins)
-    if guest.thread_policy == "require":
-        return sum((core & pins).bit_count() == 1 for core in used) <= 1
-    return True
+def packing(room: Room, cell: GuestCell, guest: Guest, before: FormerCell | None) -> Packing:
+    """Host CPUs for a guest cell on a host cell where it fits: those it has, as far as the thread policy allows."""
+    kept = kept_on(room, cell, guest, before)
+    if kept is not None:
+        return kept
+    return pack(room.cores, room.free, cell.need.dedicated, cell.need.emulator, guest.thread_policy)
+
+
+def _alone(guest: Guest) -> ThreadPolicy | None:
+    """The thread policy of emulator threads: cores of their own if the vCPUs have that, else any CPU."""
+    return "isolate" if guest.thread_policy == "isolate" else None
