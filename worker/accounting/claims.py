@@ -127,10 +127,10 @@ def _adoptable(instance: Instance, node: str) -> bool:
     return all(holding.role == "orphan" and holding.node == node for holding in instance.holdings)
 
 
-def _orphaned(view: View, member: ClaimMember, node: str) -> Sequence[Placement]:
+def _orphaned(view: View, member: ClaimMember, node: str) -> Sequence[Holding]:
     """What an audit charged for the instance on a node, which its claim takes over."""
     instance = view.instances.get(member.instance)
-    return instance.placements_on(node) if instance is not None else ()
+    return instance.on(node) if instance is not None else ()
 
 
 def abort(view: View, command: Abort, _now: datetime) -> Decision:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker.accounting.decision import reason
+from worker.accounting.instances import thread_policy_of
 from worker.accounting.nodes import inventory_needed
 from worker.accounting.place import place
 from worker.accounting.state import merged
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from schemas import Reason, Shape
+    from worker.accounting.instances import Holding
     from worker.accounting.state import Placement
     from worker.accounting.view import Node, View
 
 
 def fit(
-    view: View, name: str, shape: Shape, now: datetime, own: Sequence[Placement] = ()
+    view: View, name: str, shape: Shape, now: datetime, own: Sequence[Holding] = ()
 ) -> Placement | Question | list[Reason]:
     """Place a request on a node, beside what others hold there.
 
@@ -49,14 +51,22 @@ def _fit_new(node: Node, shape: Shape) -> Placement | list[Reason]:
     return place(node.host, node.occupancy, shape)
 
 
-def _fit_again(node: Node, shape: Shape, own: Sequence[Placement]) -> Placement | list[Reason]:
+def _fit_again(node: Node, shape: Shape, own: Sequence[Holding]) -> Placement | list[Reason]:
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
-    held = merged(own)
-    result = place(node.host, node.occupancy.without(own), shape, own=held, held=own)
+    held = [holding.placement for holding in own]
+    charged = merged(held)
+    result = place(
+        node.host,
+        node.occupancy.without(held),
+        shape,
+        own=charged,
+        held=held,
+        thread_policy=thread_policy_of(own[0]) if shape.topology is not None else None,
+    )
     if isinstance(result, list) or node.policy.enabled:
         return result
-    grows = any(amount > held.get(counter, 0) for counter, amount in result.charge.items())
+    grows = any(amount > charged.get(counter, 0) for counter, amount in result.charge.items())
     return [_disabled(node)] if grows else result
 
 

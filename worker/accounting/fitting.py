@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from worker.accounting.cells import Room
+    from worker.accounting.keeping import Licence
     from worker.accounting.requests import Guest, Need
 
 Lack = dict[str, object]
@@ -19,18 +20,18 @@ Lack = dict[str, object]
 
 
 def fitting(
-    room: Room, guest: Guest, need: Need, used: Mapping[str, int], own: Mapping[str, int], *, pinned: bool
+    room: Room, guest: Guest, need: Need, used: Mapping[str, int], licence: Licence, *, pinned: bool
 ) -> int | list[Lack]:
     """The page size in KiB a guest cell gets on a host cell, or all that keeps it off.
 
     0 stands for a host that does not report pages. What does not grow beyond
-    ``own`` does not refuse. ``pinned`` tells that it has dedicated CPUs there
+    the licence does not refuse. ``pinned`` tells that it has dedicated CPUs there
     already, with which it comes by all it needs.
     """
-    backing = _backing(room, guest, need, used, own)
-    lacking = [*_cpu_lacks(room, guest, need, own, pinned=pinned)]
+    backing = _backing(room, guest, need, used, licence)
+    lacking = [*_cpu_lacks(room, guest, need, licence.own, pinned=pinned)]
     if guest.policy != "dedicated":
-        lacking += _ratio_lacks(room, need, own)
+        lacking += _ratio_lacks(room, need, licence)
     if isinstance(backing, int):
         return lacking or backing
     return [backing, *lacking]
@@ -40,15 +41,15 @@ def _lack(resource: str, requested: int, free: int) -> Lack:
     return {"resource": resource, "requested": requested, "free": max(0, free), "short_by": requested - free}
 
 
-def _backing(room: Room, guest: Guest, need: Need, used: Mapping[str, int], own: Mapping[str, int]) -> int | Lack:
+def _backing(room: Room, guest: Guest, need: Need, used: Mapping[str, int], licence: Licence) -> int | Lack:
     """The size of the pages that back a guest cell's memory, the largest of those that do; or the nearest miss."""
-    cell, pinned = room.cell, guest.policy != "shared"
+    cell, whole = room.cell, guest.page_size is None and guest.policy == "shared"
+    own = licence.own if whole else licence.backed
     if guest.page_size is None and not cell.pages:
-        free = cell.memory_mib - (room.memory_mib if pinned else 0)
+        free = cell.memory_mib - (0 if whole else room.memory_mib)
         if need.memory_mib > free and grows(need.memory_mib, cell.memory_counter, own):
             return _lack("memory_mib", need.memory_mib, free)
         return 0
-    whole = guest.page_size is None and not pinned
     missed: list[Lack] = []
     for some in candidates(cell.pages, guest.page_size or "small"):
         lack = _page_lack(some, need, used, own, whole=whole)
@@ -102,11 +103,11 @@ def _cpu_lacks(room: Room, guest: Guest, need: Need, own: Mapping[str, int], *, 
             yield _lack(resource, need.dedicated, reach)
 
 
-def _ratio_lacks(room: Room, need: Need, own: Mapping[str, int]) -> Iterator[Lack]:
+def _ratio_lacks(room: Room, need: Need, licence: Licence) -> Iterator[Lack]:
     cell = room.cell
     vcpu_limit = cell.shared.bit_count() * cell.vcpu_ratio // MILLION
-    if room.vcpus + need.shared > vcpu_limit and grows(need.shared, cell.vcpus_counter, own):
+    if room.vcpus + need.shared > vcpu_limit and grows(need.shared, cell.vcpus_counter, licence.own):
         yield _lack("vcpus", need.shared, vcpu_limit - room.vcpus)
     memory_limit = cell.memory_mib * cell.memory_ratio // MILLION
-    if room.memory_mib + need.memory_mib > memory_limit and grows(need.memory_mib, cell.memory_counter, own):
+    if room.memory_mib + need.memory_mib > memory_limit and grows(need.memory_mib, cell.memory_counter, licence.rated):
         yield _lack("memory_mib", need.memory_mib, memory_limit - room.memory_mib)

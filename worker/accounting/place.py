@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from schemas.outcomes import Reason
-    from schemas.requests import DeviceRequest, Resources, Topology, Traits
+    from schemas.requests import DeviceRequest, Resources, ThreadPolicy, Topology, Traits
     from worker.accounting.host import Host
     from worker.accounting.keeping import Former
     from worker.accounting.requests import Guest
@@ -55,19 +55,21 @@ def place(
     *,
     own: Mapping[str, int] = _NOTHING,
     held: Sequence[Placement] = (),
+    thread_policy: ThreadPolicy | None = None,
 ) -> Placement | list[Reason]:
     """Find room for ``shape``, or say everything that stands against it.
 
     ``occupancy`` is without what the instance itself holds on the node, and
     ``own`` is what it is charged there now: a counter that does not grow
     beyond it never refuses. ``held`` are its placements there, the one in use
-    first: cells, CPUs and devices stay the same as far as they can.
+    first: cells, CPUs and devices stay the same as far as they can. Its CPUs
+    were given under ``thread_policy``.
     """
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
         if _fits(host.ceiling, occupancy.used, charge, own):
             return Placement(charge)
-    return _place(host, occupancy, shape, own, former_of(held))
+    return _place(host, occupancy, shape, own, former_of(held, thread_policy))
 
 
 def _place(

@@ -8,7 +8,7 @@ from schemas.cpuset import format_cpu_set
 from worker.accounting.cells import rooms_of
 from worker.accounting.explain import too_few_cells, why_no_cells, why_no_networks
 from worker.accounting.fitting import fitting
-from worker.accounting.keeping import kept_on, packing, positions_as_before
+from worker.accounting.keeping import kept_on, licence_of, packing, positions_as_before
 from worker.accounting.matching import choose, everywhere
 from worker.accounting.nearby import Nearby
 from worker.accounting.search import arrange, matchable
@@ -65,17 +65,18 @@ def tabulated(
     rooms: Sequence[Room], guest: Guest, used: Mapping[str, int], own: Mapping[str, int], former: Former
 ) -> Table:
     """Hold each guest cell against each host cell; those that are alike and not on the host yet, once."""
+    licence = licence_of(own, former)
     known: dict[Need, list[int | list[Lack]]] = {}
     table: list[list[int | list[Lack]]] = []
     for number, cell in enumerate(guest.cells):
-        before = former.cells.get(number)
-        found = known.get(cell.need) if before is None else None
+        here = number in former.cells
+        found = None if here else known.get(cell.need)
         if found is None:
             found = [
-                fitting(room, guest, cell.need, used, own, pinned=kept_on(room, cell, guest, before) is not None)
+                fitting(room, guest, cell.need, used, licence, pinned=kept_on(room, number, guest, former) is not None)
                 for room in rooms
             ]
-        if before is None:
+        if not here:
             known[cell.need] = found
         table.append(found)
     return Table(rooms, table)
@@ -136,7 +137,7 @@ def _laid(
         size = table.page_size(number, position)
         packed = None
         if guest.policy != "shared":
-            packed = packing(room, cell, guest, former.cells.get(number))
+            packed = packing(room, number, guest, former)
             pins.update(packed.pins, packed.emulator)
         _charge_cell(charge, room.cell, cell, size)
         assigned.append(_assigned(number, cell, room.cell, packed, size if guest.page_size is not None else None))
