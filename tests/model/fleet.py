@@ -53,6 +53,7 @@ SETTINGS: Final[dict[str, list[Json]]] = {
         {"inventory": _CELLS, "policy": {**_SPLIT, "enabled": False}},
         {"inventory": {**_CELLS, "devices": _CARD[:2]}, "policy": {**_SPLIT, "dedicated_cpus": "1,5-7"}},
         {"inventory": _CELLS, "policy": {**_SPLIT, "devices": []}},
+        {"inventory": _CELLS, "policy": {"ratios": {"vcpus": "1.0", "memory": "1.5"}}},
     ],
     "gamma": [
         {"hypervisor": HYPERVISOR, "policy": _FRESH},

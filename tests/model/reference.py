@@ -96,8 +96,11 @@ def refuse(*codes: str) -> Ruling:
     return Verdict("rejected", set(codes)), nothing
 
 
-def largest(charges: list[Amounts]) -> Amounts:
-    return {name: max(c.get(name, 0) for c in charges) for name in {name for c in charges for name in c}}
+def together(held: list[Held]) -> Amounts:
+    """What all that an instance holds on a node is charged: of amounts the largest, of CPUs each once."""
+    charges = [one.charge for one in held]
+    total = {name: max(c.get(name, 0) for c in charges) for name in {name for c in charges for name in c}}
+    return total | ({"pcpus": len(pins)} if (pins := set().union(*(one.pins for one in held))) else {})
 
 
 @dataclass
@@ -114,7 +117,7 @@ class Reference:
         total: Amounts = {}
         for name, guest in self.guests.items():
             if name != without:
-                for counter, amount in largest([held.charge for held in guest.on(node)]).items():
+                for counter, amount in together(guest.on(node)).items():
                     total[counter] = total.get(counter, 0) + amount
         return total
 
@@ -149,7 +152,7 @@ class Reference:
         if not self.answers(node):
             return {"hypervisor_unreachable"}
         self.look(node)
-        own = largest([held.charge for held in self.guest(instance).on(node)])
+        own = together(self.guest(instance).on(node))
         enabled = place.policy.get("enabled", True)
         if not own and not enabled:
             return {"node_disabled"}
@@ -187,12 +190,14 @@ class Reference:
         assert not {k for address in devices for k in kin(place.inventory, address)} & others["devices"]
         observed = place.hypervisor is not None
         assert set(devices) <= offered(place.inventory, place.policy, observed=observed).keys() | own_devices
-        self.stays_within_capacity(place, charge, others["used"], largest([held.charge for held in own]))
+        self.stays_within_capacity(place, charge, others["used"], together(own), others["pins"])
         return Held(node, role, shape, charge, set(pins), set(devices), lease)
 
-    def stays_within_capacity(self, place: Place, charge: Amounts, used: Amounts, own: Amounts) -> None:
+    def stays_within_capacity(
+        self, place: Place, charge: Amounts, used: Amounts, own: Amounts, pinned: set[int]
+    ) -> None:
         assert place.inventory is not None
-        most = capacity(place.inventory, place.policy)
+        most = capacity(place.inventory, place.policy, pinned)
         most |= {f"cell/{c['id']}/memory_mib": c["memory_mib"] for c in place.inventory.get("cells", [])}
         for name, amount in charge.items():
             if name in most and amount > own.get(name, 0):

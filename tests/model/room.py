@@ -36,19 +36,30 @@ def cpu_pools(inventory: Json, policy: Json) -> tuple[set[int], set[int]]:
     return shared, dedicated
 
 
-def capacity(inventory: Json, policy: Json) -> Amounts:
+def hardware(inventory: Json, policy: Json, pinned: set[int]) -> Amounts:
+    """What there is in all: no instance holds more. A pinned CPU is shared with nobody, whatever the policy says."""
     shared, dedicated = cpu_pools(inventory, policy)
+    return {
+        "vcpus": len(shared - pinned),
+        "pcpus": len(dedicated),
+        "memory_mib": inventory["memory_mib"],
+        "disk_mib": 1024 * inventory.get("disk_gib", 0),
+        **inventory.get("custom", {}),
+    }
+
+
+def capacity(inventory: Json, policy: Json, pinned: set[int]) -> Amounts:
+    there = hardware(inventory, policy, pinned)
     ratios, reserved = policy.get("ratios", {}), policy.get("reserved", {})
 
     def handed_out(total: int, kept: int, ratio: str) -> int:
         return int(max(0, total - kept) * Fraction(ratio))
 
     return {
-        "vcpus": handed_out(len(shared), reserved.get("vcpus", 0), ratios.get("vcpus", "4")),
-        "pcpus": len(dedicated),
-        "memory_mib": handed_out(inventory["memory_mib"], reserved.get("memory_mib", 512), ratios.get("memory", "1")),
-        "disk_mib": handed_out(1024 * inventory.get("disk_gib", 0), 0, ratios.get("disk", "1")),
-        **inventory.get("custom", {}),
+        **there,
+        "vcpus": handed_out(there["vcpus"], reserved.get("vcpus", 0), ratios.get("vcpus", "4")),
+        "memory_mib": handed_out(there["memory_mib"], reserved.get("memory_mib", 512), ratios.get("memory", "1")),
+        "disk_mib": handed_out(there["disk_mib"], 0, ratios.get("disk", "1")),
     }
 
 
@@ -122,12 +133,13 @@ def missing(inventory: Json, policy: Json, shape: Json, others: Json, own: Amoun
     itself. ``own`` is what it is charged there now.
     """
     codes = set()
-    most = capacity(inventory, policy)
+    pinned = others["pins"] | (others["own_pins"] if shape.get("topology") else set())
+    most, there = capacity(inventory, policy, pinned), hardware(inventory, policy, pinned)
     for name, amount in plain_charge(shape, policy).items():
         if amount > own.get(name, 0):
             if name not in most:
                 codes.add("unknown_resource")
-            elif others["used"].get(name, 0) + amount > most[name]:
+            elif others["used"].get(name, 0) + amount > most[name] or amount > there[name]:
                 codes.add("insufficient")
     cells = guest_cells(shape)
     hosts = host_cells(inventory, shape)

@@ -60,7 +60,12 @@ def grows(amount: int, counter: str, own: Mapping[str, int]) -> bool:
 
 def capacity_of(total: int, reserved: int, ratio: Decimal) -> Capacity:
     """What may be handed out of ``total`` after ``reserved`` is kept back."""
-    return Capacity(total, reserved, max(0, total - reserved) * millionths(ratio) // MILLION)
+    return Capacity(total, reserved, handed_out(total, reserved, millionths(ratio)))
+
+
+def handed_out(total: int, reserved: int, ratio: int) -> int:
+    """The capacity at a ratio in millionths."""
+    return max(0, total - reserved) * ratio // MILLION
 
 
 def surcharge_of(overhead: Overhead) -> Surcharge | None:
@@ -77,9 +82,10 @@ def shortages(
     charge: Mapping[str, int],
     own: Mapping[str, int],
 ) -> list[Reason]:
-    """A reason for every resource of ``charge`` that is unknown here or would pass its capacity.
+    """A reason for every resource of ``charge`` that is unknown here, would pass its capacity, or is more than all.
 
-    What does not grow beyond ``own`` is never refused.
+    What one instance holds is never more than the hardware has, whatever the
+    ratio. What does not grow beyond ``own`` is never refused.
     """
     reasons: list[Reason] = []
     for name, requested in charge.items():
@@ -91,13 +97,13 @@ def shortages(
             reasons.append(refusal("unknown_resource", detail, resource=name, requested=requested))
             continue
         in_use = used.get(name, 0)
-        short_by = in_use + requested - known.capacity
+        short_by = max(in_use + requested - known.capacity, requested - known.total)
         if short_by > 0:
             reasons.append(
                 refusal(
                     "insufficient",
-                    f"{requested} {name} requested, {max(0, known.capacity - in_use)} of {known.capacity} free:"
-                    f" {short_by} too few",
+                    f"{requested} {name} requested, {max(0, known.capacity - in_use)} of {known.capacity} free"
+                    f"{_bound(requested, known)}: {short_by} too few",
                     resource=name,
                     requested=requested,
                     used=in_use,
@@ -106,6 +112,10 @@ def shortages(
                 )
             )
     return reasons
+
+
+def _bound(requested: int, known: Capacity) -> str:
+    return f", and no instance may have more than the {known.total} there are" if requested > known.total else ""
 
 
 def limit_breaches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set, parse_cpu_mask
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class HostCell:
     """One NUMA cell of a host.
 
-    ``shared`` and ``dedicated`` are masks of online CPUs, with none in both.
+    ``shared`` and ``dedicated`` are masks of online CPUs, with none in both, and
+    ``usable`` is of those that the policy lets be one or the other.
     ``siblings`` are all sets of online CPUs that are threads of one core, in
     the inventory's order, in which they are used; ``cores`` are the same
     without the CPUs that are neither shared nor dedicated.
@@ -34,6 +35,7 @@ class HostCell:
     socket: int | None
     shared: int
     dedicated: int
+    usable: int
     siblings: tuple[int, ...]
     cores: tuple[int, ...]
     isolating: bool
@@ -70,6 +72,7 @@ def host_cell(cell: Cell, online: int, shared: int, dedicated: int, policy: Poli
         socket=cell.socket,
         shared=cpus & shared,
         dedicated=cpus & dedicated,
+        usable=cpus & (shared | dedicated),
         siblings=tuple(siblings),
         cores=cores,
         isolating=all(core.bit_count() == 1 for core in cores if core & dedicated),
@@ -94,6 +97,12 @@ def host_cells(inventory: Inventory, online: int, shared: int, dedicated: int, p
     return tuple(host_cell(cell, online, shared, dedicated, policy) for cell in cells)
 
 
+def sharing_less(cell: HostCell, pinned: int) -> HostCell:
+    """The same cell where pinned CPUs are shared with nobody."""
+    shared = cell.shared & ~pinned
+    return replace(cell, shared=shared, shared_cpus=format_cpu_set(bits_of(shared)))
+
+
 def _cores(siblings: Iterable[int], usable: int) -> tuple[int, ...]:
     """Sibling sets without the CPUs that cannot be used."""
     return tuple(core & usable for core in siblings if core & usable)
@@ -110,7 +119,7 @@ def rooms_of(cells: Iterable[HostCell], used: Mapping[str, int], pinned: Iterabl
         Room(
             cell,
             (cell.dedicated | own & sum(cell.siblings)) & free if own else cell.dedicated & free,
-            _cores(cell.siblings, cell.shared | cell.dedicated | own) if own else cell.cores,
+            _cores(cell.siblings, cell.usable | own) if own else cell.cores,
             used.get(cell.vcpus_counter, 0),
             used.get(cell.memory_counter, 0),
         )

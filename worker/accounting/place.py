@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from worker.accounting.capacity import limit_breaches, shortages
 from worker.accounting.devices import Demand, Stock
+from worker.accounting.host import without_pinned
 from worker.accounting.keeping import former_of, kept_offers
 from worker.accounting.matching import choose, everywhere
 from worker.accounting.requests import device_contradictions, guest_of
@@ -65,9 +66,11 @@ def place(
     first: cells, CPUs and devices stay the same as far as they can. Its CPUs
     were given under ``thread_policy``.
     """
+    if occupancy.pinned or held:
+        host = without_pinned(host, _pinned(occupancy, shape, held))
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
-        if _fits(host.ceiling, occupancy.used, charge, own):
+        if _fits(host, occupancy.used, charge, own):
             return Placement(charge)
     return _place(host, occupancy, shape, own, former_of(held, thread_policy))
 
@@ -119,13 +122,20 @@ def _cpus(guest: Guest) -> Counters:
     return {name: amount for name, amount in (("vcpus", guest.vcpus), ("pcpus", guest.pcpus)) if amount}
 
 
-def _fits(
-    ceiling: Mapping[str, int], used: Mapping[str, int], charge: Mapping[str, int], own: Mapping[str, int]
-) -> bool:
+def _fits(host: Host, used: Mapping[str, int], charge: Mapping[str, int], own: Mapping[str, int]) -> bool:
+    ceiling, hardware = host.ceiling, host.hardware
     for name, amount in charge.items():
-        if used.get(name, 0) + amount > ceiling.get(name, 0) and amount > own.get(name, 0):
+        enough = used.get(name, 0) + amount <= ceiling.get(name, 0) and amount <= hardware.get(name, 0)
+        if not enough and amount > own.get(name, 0):
             return False
     return True
+
+
+def _pinned(occupancy: Occupancy, shape: Request, held: Sequence[Placement]) -> Mapping[int, object]:
+    """The CPUs that others have alone, and those of its own that an instance with dedicated CPUs may keep."""
+    if shape.topology is None or shape.topology.cpu_policy == "shared":
+        return occupancy.pinned
+    return {**occupancy.pinned, **dict.fromkeys(cpu for placement in held for cpu in placement.pins)}
 
 
 def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former) -> Demand:

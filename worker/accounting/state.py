@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
 Counters = dict[str, int]
@@ -52,9 +52,8 @@ class Occupancy:
     pinned: dict[int, UUID] = field(default_factory=dict)
     held: dict[str, UUID] = field(default_factory=dict)
 
-    def without(self, own: Iterable[Placement]) -> Occupancy:
+    def without(self, placements: Sequence[Placement]) -> Occupancy:
         """A copy from which one instance's own placements on the node are taken out."""
-        placements = list(own)
         used = dict(self.used)
         for name, amount in merged(placements).items():
             used[name] -= amount
@@ -67,17 +66,20 @@ class Occupancy:
         )
 
 
-def merged(placements: Iterable[Placement]) -> Counters:
+def merged(placements: Sequence[Placement]) -> Counters:
     """What one instance's placements on one node are charged together: per counter, the largest.
 
     During a move within a node both sizes are held, but only one of them will
-    be used at a time.
+    be used at a time. Host CPUs are no mere amount: those of all sizes are kept
+    for the instance, and each is charged once.
     """
     total: Counters = {}
     for placement in placements:
         for name, amount in placement.charge.items():
             if amount > total.get(name, 0):
                 total[name] = amount
+    if len(placements) > 1 and "pcpus" in total:
+        total["pcpus"] = len(frozenset[int]().union(*(placement.pins for placement in placements)))
     return total
 
 

@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from schemas.commands import Claim, InstanceCommand
 from schemas.routing import OUTCOME_EXCHANGE, outcome_key
+from worker.accounting.host import without_pinned
 from worker.engine.ports import Outgoing
 from worker.telemetry.tracing import TRACEPARENT
 
@@ -85,7 +86,7 @@ def _usage(view: View, name: str) -> dict[str, dict[str, int]]:
     used = node.occupancy.used
     return {
         resource: {"used": used.get(resource, 0), "capacity": capacity}
-        for resource, capacity in node.host.ceiling.items()
+        for resource, capacity in without_pinned(node.host, node.occupancy.pinned).ceiling.items()
     }
 
 

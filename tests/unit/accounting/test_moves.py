@@ -116,6 +116,19 @@ def test_a_move_within_a_node_is_charged_the_larger_of_both_sizes_of_each_resour
     assert scene.used("n") == {"pcpus": 1, "memory_mib": 2048, cell: 2048}
 
 
+def test_a_move_within_a_node_is_charged_each_cpu_of_both_sizes_once() -> None:
+    scene = Scene()
+    cores = {"siblings": ["0,1", "2,3"], "cpus": "0-3", "memory_mib": 8192, "id": 0}
+    scene.nodes("n", policy={"dedicated_cpus": "0,2"}, cpus="0-3", cells=[cores])
+    scene.claim("n", MINE, **pinned(2))
+    scene.nodes("n", policy={"dedicated_cpus": "0-3"}, cpus="0-3", cells=[cores])
+    scene.applied("resize", "n", instance=uuid(MINE), **pinned(2, thread_policy="require"))
+    assert scene.pins("n", MINE) == {0, 1, 2}
+    assert scene.used("n")["pcpus"] == 3
+    scene.applied("revert", "n", instance=uuid(MINE))
+    assert (scene.used("n")["pcpus"], scene.pins("n", MINE)) == (2, {0, 2})
+
+
 def test_a_move_within_a_node_holds_the_devices_of_both_sizes_and_keeps_what_it_has() -> None:
     nic = {"name": "nic", "type": "vf", "match": [{}], "affinity": "preferred"}
     scene = Scene()

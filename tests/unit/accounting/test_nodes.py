@@ -156,12 +156,12 @@ def test_hardware_that_shrank_shows_and_takes_nothing_from_those_who_hold_it() -
     policy = {**FRESH, "devices": [{"vendor": "10de"}]}
     gpu = {"name": "gpu", "match": [{}], "type": "pci", "count": 1, "affinity": "preferred"}
     scene.hypervisor("n", policy=policy, devices=[card])
-    scene.claim("n", ONE, **asks(8, 4096, devices=[gpu]))
+    scene.claim("n", ONE, **asks(4, 4096, devices=[gpu]))
     scene.world.inventories["n"] = {**HOST, "cpus": "0", "memory_mib": 1024}
     assert scene.refused("claim", "n", instance=uuid(TWO), project="blue", **asks()) == {"insufficient"}
     assert scene.devices("n", ONE) == {"0000:3b:00.0"}
     outcome = scene.applied("update", "n", instance=uuid(ONE), state="active")
-    assert outcome["usage"]["vcpus"] == {"used": 8, "capacity": 2}
+    assert outcome["usage"]["vcpus"] == {"used": 4, "capacity": 2}
     scene.applied("delete", "n", instance=uuid(ONE))
     assert scene.used("n") == {}
 
