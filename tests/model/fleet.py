@@ -75,6 +75,7 @@ SHAPES: Final[list[Json]] = [
     {"resources": {"vcpus": 2, "memory_mib": 1024}, "topology": {"cpu_policy": "dedicated"}},
     {"resources": {"vcpus": 3, "memory_mib": 1536}, "topology": {"cpu_policy": "dedicated"}},
     {"resources": {"vcpus": 4, "memory_mib": 2048}, "topology": {"cpu_policy": "dedicated", "cells": 2}},
+    {"resources": {"vcpus": 3, "memory_mib": 1792}, "topology": {"cpu_policy": "dedicated", "cells": 1}},
     {"resources": {"vcpus": 1, "memory_mib": 512}, "devices": [{**_NIC, "type": "vf", "count": 1}]},
     {"resources": {"vcpus": 1, "memory_mib": 512}, "devices": [{**_NIC, "type": "vf", "count": 2}]},
     {

@@ -143,7 +143,7 @@ def _prepare(ref: Reference, command: Json, shape: Json, destination: str, now: 
         return refuse("move_in_progress")
     codes = ref.fit(destination, instance, shape)
     if codes:
-        waits = codes == {"hypervisor_unreachable"} and destination == command["node"]
+        waits = "hypervisor_unreachable" in codes and destination == command["node"]
         return Verdict("parked" if waits else "rejected", codes), nothing
 
     def take(outcome: Json) -> None:

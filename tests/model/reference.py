@@ -150,12 +150,12 @@ class Reference:
         if place is None:
             return {"node_unknown"}
         if not self.answers(node):
-            return {"hypervisor_unreachable"}
+            entering = not self.guest(instance).on(node)
+            closed = entering and not place.policy.get("enabled", True)
+            return {"hypervisor_unreachable"} | ({"node_disabled"} if closed else set())
         self.look(node)
         own = together(self.guest(instance).on(node))
         enabled = place.policy.get("enabled", True)
-        if not own and not enabled:
-            return {"node_disabled"}
         assert place.inventory is not None
         codes = missing(
             place.inventory,
@@ -165,8 +165,8 @@ class Reference:
             own,
             observed=place.hypervisor is not None,
         )
-        if not codes and not enabled and grows(place.inventory, place.policy, shape, own):
-            return {"node_disabled"}
+        if not enabled and (not own or grows(place.policy, shape, self.guest(instance).on(node))):
+            codes.add("node_disabled")
         return codes
 
     def take(self, node: str, instance: str, role: str, shape: Json, assignment: Json, lease: datetime | None) -> Held:

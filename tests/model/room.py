@@ -170,15 +170,26 @@ def _cells_fit(
     )
 
 
-def grows(inventory: Json, policy: Json, shape: Json, own: Amounts) -> bool:
-    """Whether a request takes more than the instance has, in all or on each arrangement of its cells on some cell."""
-    if any(amount > own.get(name, 0) for name, amount in plain_charge(shape, policy).items()):
-        return True
-    cells = guest_cells(shape)
-    has = [own.get(f"cell/{host['id']}/memory_mib", 0) for host in host_cells(inventory, shape)]
-    return not any(
-        all(memory_mib <= room for room, (_, memory_mib) in zip(choice, cells, strict=True))
-        for choice in permutations(has, len(cells))
+def grows(policy: Json, shape: Json, held: list[Any]) -> bool:
+    """Whether a request takes more in sum than the instance has of anything: amounts, memory on cells, devices."""
+    own: Amounts = {"memory on cells": 0, "devices": 0}
+    for one in held:
+        own |= {name: max(amount, own.get(name, 0)) for name, amount in one.charge.items()}
+        on_cells = sum(n for name, n in one.charge.items() if name.startswith("cell/") and name.endswith("memory_mib"))
+        own["memory on cells"] = max(own["memory on cells"], on_cells)
+        own["devices"] = max(own["devices"], len(one.devices))
+    wanted = plain_charge(shape, policy)
+    wanted["memory on cells"] = sum(memory_mib for _, memory_mib in guest_cells(shape))
+    wanted["devices"] = sum(request["count"] for request in shape.get("devices", []))
+    return any(amount > own.get(name, 0) for name, amount in wanted.items()) or _other_devices(shape, held)
+
+
+def _other_devices(shape: Json, held: list[Any]) -> bool:
+    """Whether functions of another kind are asked for than are held: the card itself, or virtual ones."""
+    physical = any(address.endswith(":00.0") for one in held for address in one.devices)
+    had = {"pf": physical, "vf": not physical}
+    return any(one.devices for one in held) and any(
+        not had.get(request["type"], True) for request in shape.get("devices", [])
     )
 
 

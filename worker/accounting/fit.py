@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker.accounting.decision import reason
+from worker.accounting.growth import grows
 from worker.accounting.instances import thread_policy_of
 from worker.accounting.nodes import inventory_needed
 from worker.accounting.place import place
@@ -36,7 +37,7 @@ def fit(
     if isinstance(missing, Question):
         return missing
     if missing is not None:
-        return [missing]
+        return [missing] if own or node.policy.enabled else [missing, _disabled(node)]
     result = _fit_again(node, shape, own) if own else _fit_new(node, shape)
     if isinstance(result, list):
         return [why if why.node else why.model_copy(update={"node": name}) for why in result]
@@ -44,30 +45,32 @@ def fit(
 
 
 def _fit_new(node: Node, shape: Shape) -> Placement | list[Reason]:
-    if not node.policy.enabled:
-        return [_disabled(node)]
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
-    return place(node.host, node.occupancy, shape)
+    result = place(node.host, node.occupancy, shape)
+    return result if node.policy.enabled else _refused(node, result)
 
 
 def _fit_again(node: Node, shape: Shape, own: Sequence[Holding]) -> Placement | list[Reason]:
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
     held = [holding.placement for holding in own]
-    charged = merged(held)
     result = place(
         node.host,
         node.occupancy.without(held),
         shape,
-        own=charged,
+        own=merged(held),
         held=held,
         thread_policy=thread_policy_of(own[0]) if shape.topology is not None else None,
     )
-    if isinstance(result, list) or node.policy.enabled:
+    if node.policy.enabled or not grows(node.host, held, shape, None if isinstance(result, list) else result):
         return result
-    grows = any(amount > charged.get(counter, 0) for counter, amount in result.charge.items())
-    return [_disabled(node)] if grows else result
+    return _refused(node, result)
+
+
+def _refused(node: Node, result: Placement | list[Reason]) -> list[Reason]:
+    """Refused by a disabled node, and by all that stands against the request besides."""
+    return [_disabled(node), *(result if isinstance(result, list) else ())]
 
 
 def _disabled(node: Node) -> Reason:

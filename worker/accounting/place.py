@@ -79,15 +79,12 @@ def _place(
     host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former
 ) -> Placement | list[Reason]:
     resources, topology = shape.resources, shape.topology
-    charge = plain_charge(host, resources)
     refused = device_contradictions(shape.devices)
     guest = None if topology is None else guest_of(resources, topology)
+    charge = _amounts(host, resources, guest)
     if isinstance(guest, list):
         refused += guest
         guest = None
-        del charge["vcpus"]
-    elif guest is not None:
-        charge = {**_cpus(guest), **{name: amount for name, amount in charge.items() if name != "vcpus"}}
     reasons = refused + shortages(host.capacity, occupancy.used, charge, own)
     reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own)
     if shape.traits is not None:
@@ -115,6 +112,20 @@ def plain_charge(host: Host, resources: Resources) -> Counters:
     if resources.custom:
         charge.update(sorted(resources.custom.items()))
     return charge
+
+
+def requested(host: Host, shape: Request) -> Counters:
+    """The plain amounts of a request, of CPUs the shared and the dedicated ones; none of vCPUs that contradict it."""
+    guest = None if shape.topology is None else guest_of(shape.resources, shape.topology)
+    return _amounts(host, shape.resources, guest)
+
+
+def _amounts(host: Host, resources: Resources, guest: Guest | list[Reason] | None) -> Counters:
+    charge = plain_charge(host, resources)
+    if guest is None:
+        return charge
+    del charge["vcpus"]
+    return charge if isinstance(guest, list) else {**_cpus(guest), **charge}
 
 
 def _cpus(guest: Guest) -> Counters:

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas import Policy
+from tests.model.room import Json
 from tests.model.scene import FRESH, HOST, URI, Scene, asks, pinned, uuid
 
 ONE, TWO = 1, 2
@@ -54,6 +55,38 @@ def test_a_disabled_node_refuses_growth_alone() -> None:
     scene.applied("confirm", "n", instance=uuid(TWO))
     scene.applied("update", "n", instance=uuid(ONE), state="active")
     scene.applied("delete", "n", instance=uuid(TWO))
+
+
+def test_growth_on_a_disabled_node_is_more_of_any_kind_in_sum() -> None:
+    scene, off = Scene(), {"dedicated_cpus": "0-7", "enabled": False}
+    cells = [{"id": number, "cpus": cpus, "memory_mib": 4352} for number, cpus in enumerate(("0-3", "4-7"))]
+    gpus = [{"address": f"0000:0{number}:00.0", "vendor": "10de", "product": "1db6"} for number in range(2)]
+    more: Json = {"cpus": "0-7", "cells": cells, "devices": gpus}
+    gpu: Json = {"name": "gpu", "match": [{}], "type": "pci", "affinity": "preferred"}
+    one, two = [{**gpu, "count": 1}], [{**gpu, "count": 2}]
+    scene.nodes("n", policy={"dedicated_cpus": "0-7"}, **more)
+    scene.claim("n", ONE, **pinned(4, 2048, cells=2), devices=one)
+    scene.nodes("n", policy=off, **more)
+    at_once = {"instance": uuid(ONE), "mode": "immediate"}
+    assert scene.refused("resize", "n", **at_once, **pinned(5, 2048), devices=one) == {"node_disabled"}
+    assert scene.refused("resize", "n", **at_once, **pinned(4, 2048), devices=two) == {"node_disabled"}
+    scene.applied("resize", "n", **at_once, **pinned(4, 2048, cells=1), devices=one)
+    scene.applied("resize", "n", **at_once, **pinned(3, 2048, cells=1))
+    assert scene.refused("resize", "n", **at_once, **pinned(3, 2048), devices=one) == {"node_disabled"}
+
+
+def test_a_disabled_node_tells_what_else_stands_in_the_way() -> None:
+    scene = Scene()
+    scene.nodes("n", policy={"enabled": False})
+    scene.nodes("m")
+    scene.claim("m", ONE)
+    large = asks(5, 99999)
+    new = {"instance": uuid(TWO), "project": "blue"}
+    assert scene.refused("claim", "n", **new, **large) == {"node_disabled", "insufficient"}
+    fields = {"instance": uuid(ONE), "destination": "n", **large}
+    assert scene.refused("resize", "m", **fields) == {"node_disabled", "insufficient"}
+    scene.nodes("m", policy={"enabled": False})
+    assert scene.refused("resize", "m", instance=uuid(ONE), **large) == {"node_disabled", "insufficient"}
 
 
 def test_a_node_in_use_is_removed_only_by_force_and_then_everything_is_given_back() -> None:
