@@ -240,6 +240,9 @@ class Model:
         return APPLIED
 
     def _abort(self, command: Json, *, real: bool) -> Answer:
+        guest = self.guests[command["instance"]]
+        if any(one.role == "move_destination" for one in guest.on(command["node"])):
+            return self._revert(command, real=real)
         return self._release(command, real=real)
 
     def _update(self, command: Json, *, real: bool) -> Answer:

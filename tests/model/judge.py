@@ -192,9 +192,14 @@ def _undo(guest: Guest) -> None:
 def _abort(ref: Reference, command: Json, _now: datetime) -> Ruling:
     guest = ref.guests[command["instance"]]
 
+    arriving = any(held.role == "move_destination" for held in guest.on(command["node"]))
+
     def release(_outcome: Json) -> None:
-        guest.release()
-        guest.state = guest.task = None
+        if arriving:
+            _undo(guest)
+        else:
+            guest.release()
+            guest.state = guest.task = None
         ref.places[command["node"]].failed_builds += 1
 
     return Verdict("applied"), release

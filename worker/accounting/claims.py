@@ -134,12 +134,16 @@ def _orphaned(view: View, member: ClaimMember, node: str) -> Sequence[Holding]:
 
 
 def abort(view: View, command: Abort, _now: datetime) -> Decision:
-    """A build failed: release everything, so that the instance may be claimed again."""
+    """A build failed: release everything, so that the instance may be claimed again.
+
+    Where it is the new side of a move that failed, the move is undone as by a
+    ``revert``: the instance goes on as it was. So does one that moves within
+    the node.
+    """
     instance = view.instances[command.instance]
     failed = view.nodes[command.node].failed_builds + 1 if command.node in view.nodes else 0
-    return Decision(
-        "applied",
-        command.node,
-        instances=(replace(instance.released(), state=None, task=None),),
-        failed_builds={command.node: failed},
-    )
+    if any(holding.role == "move_destination" for holding in instance.on(command.node)):
+        after = instance.settled("move_source")
+    else:
+        after = replace(instance.released(), state=None, task=None)
+    return Decision("applied", command.node, instances=(after,), failed_builds={command.node: failed})

@@ -62,7 +62,7 @@ def delete_prepared(scene: Scene, new: Json) -> Json:
 def abort_prepared(scene: Scene, new: Json) -> Json:
     prepare(scene, new)
     scene.applied("abort", "n", instance=uuid(MINE))
-    return {}
+    return OLD
 
 
 def delete_confirmed(scene: Scene, new: Json) -> Json:
@@ -181,7 +181,6 @@ def test_a_second_move_is_refused_while_one_is_open() -> None:
     ("kind", "fields"),
     [
         ("delete", {}),
-        ("abort", {}),
         ("update", {"state": "shelved_offloaded"}),
         ("update", {"state": "deleted"}),
     ],
@@ -194,6 +193,22 @@ def test_what_ends_an_instance_in_the_middle_of_a_move_releases_both_sides(kind:
     scene.applied("migrate", "a", instance=uuid(MINE), destination="b", reason="live")
     scene.applied(kind, side, instance=uuid(MINE), **fields)
     assert (scene.used("a"), scene.used("b")) == ({}, {})
+
+
+def test_a_build_that_fails_on_the_new_side_of_a_move_leaves_the_old_one_as_it_was() -> None:
+    scene = Scene()
+    scene.nodes("a", "b")
+    scene.claim("a", MINE)
+    scene.applied("update", "a", instance=uuid(MINE), state="active")
+    before = scene.used("a")
+    scene.applied("migrate", "a", instance=uuid(MINE), destination="b", reason="live")
+    scene.applied("abort", "b", instance=uuid(MINE))
+    assert (scene.used("a"), scene.used("b"), scene.guest(MINE).state) == (before, {}, "active")
+    assert (scene.ledger.nodes["a"].failed_builds, scene.ledger.nodes["b"].failed_builds) == (0, 1)
+    scene.applied("migrate", "a", instance=uuid(MINE), destination="b", reason="live")
+    scene.applied("abort", "a", instance=uuid(MINE))
+    assert (scene.used("a"), scene.used("b")) == ({}, {})
+    assert scene.ledger.nodes["a"].failed_builds == 1
 
 
 def test_a_move_is_confirmed_or_reverted_once() -> None:

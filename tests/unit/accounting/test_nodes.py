@@ -68,7 +68,7 @@ def test_growth_on_a_disabled_node_is_more_of_any_kind_in_sum() -> None:
     scene.claim("n", ONE, **pinned(4, 2048, cells=2), devices=one)
     scene.nodes("n", policy=off, **more)
     at_once = {"instance": uuid(ONE), "mode": "immediate"}
-    assert scene.refused("resize", "n", **at_once, **pinned(5, 2048), devices=one) == {"node_disabled"}
+    assert scene.refused("resize", "n", **at_once, **pinned(6, 2048, cells=2), devices=one) == {"node_disabled"}
     assert scene.refused("resize", "n", **at_once, **pinned(4, 2048), devices=two) == {"node_disabled"}
     scene.applied("resize", "n", **at_once, **pinned(4, 2048, cells=1), devices=one)
     scene.applied("resize", "n", **at_once, **pinned(3, 2048, cells=1))
