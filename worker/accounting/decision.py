@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from schemas import NodePut
-    from schemas.outcomes import ReasonCode
+    from schemas.outcomes import Notice, ReasonCode
     from worker.accounting.instances import Instance
 
 
@@ -36,6 +36,7 @@ class Decision:
     settings: NodePut | None = None
     removed: str | None = None
     failed_builds: Mapping[str, int] | None = None
+    warnings: tuple[Notice, ...] = ()
     drift: tuple[Mapping[str, object], ...] | None = None
     blocking: bool = True
 

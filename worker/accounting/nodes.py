@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from worker.accounting.decision import Decision, reason, refuse
 from worker.accounting.host import build_host
+from worker.accounting.notices import notices
 from worker.accounting.state import Occupancy
 from worker.accounting.view import Node, Question
 
@@ -32,7 +33,8 @@ def put_node(view: View, command: NodePut, _now: datetime) -> Decision | Questio
     answered = observation is not None and observation.address == command.hypervisor
     if command.hypervisor is not None and not answered and not command.dry_run:
         return Question(inventories=frozenset({command.node}))
-    return Decision("applied", command.node, settings=command)
+    told = tuple(notices(settled(view, command), observation))
+    return Decision("applied", command.node, settings=command, warnings=told)
 
 
 def remove_node(view: View, command: NodeRemove, _now: datetime) -> Decision:
@@ -69,12 +71,15 @@ def _stranded(instance: Instance, node: str) -> Instance:
     return replace(instance, holdings=tuple(replace(holding, role="active") for holding in rest), move=None)
 
 
-def apply_settings(view: View, command: NodePut) -> Node:
-    """Make the settings of a ``node.put`` the node's own, and return the node."""
-    node = view.nodes.get(command.node)
-    if node is None:
-        node = Node(command.node, command.policy, Occupancy())
-        view.nodes[command.node] = node
+def apply_settings(view: View, command: NodePut) -> None:
+    """Make the settings of a ``node.put`` the node's own."""
+    view.nodes[command.node] = settled(view, command)
+
+
+def settled(view: View, command: NodePut) -> Node:
+    """The node as it is once the settings of a ``node.put`` are its own."""
+    known = view.nodes.get(command.node)
+    node = replace(known) if known is not None else Node(command.node, command.policy, Occupancy())
     moved = node.hypervisor != command.hypervisor
     node.policy = command.policy
     node.hypervisor = command.hypervisor

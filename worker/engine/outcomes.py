@@ -47,6 +47,8 @@ def render(loaded: Loaded, command: AnyCommand, decision: Decision | None, statu
                 {"instance": instance.id, "node": where, "assignment": assignment}
                 for instance, where, assignment in decision.assignments
             ]
+        if decision.warnings:
+            document["warnings"] = [notice.model_dump() for notice in decision.warnings]
         if decision.drift is not None:
             document["drift"] = decision.drift
         if any(reason.code == "not_permitted" for reason in decision.reasons):

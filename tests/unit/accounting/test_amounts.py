@@ -143,3 +143,13 @@ def test_a_pinned_cpu_is_shared_with_nobody_though_the_policy_shares_it_now() ->
     (lying,) = cells_of(placed(place(here, occupancy, shape(4, 1, topology={"cells": 1}))))
     assert (lying["host_cell"], lying["shared_cpus"]) == (1, "4-7")
     assert "no_numa_fit" in codes(place(here, occupancy, shape(2, 2, topology={"cells": 2})))
+
+
+def test_limits_of_shared_vcpus_and_of_dedicated_cpus_are_two() -> None:
+    limits = {"vcpus": {"max": 1}, "pcpus": {"max": 2}}
+    here = host({"dedicated_cpus": "0-3", "shared_cpus": "4-7", "limits": limits})
+    assert placed(place(here, NOBODY, pinned(2))).pins == {0, 1}
+    assert [(r.code, r.resource) for r in refused(place(here, NOBODY, pinned(3)))] == [("above_maximum", "pcpus")]
+    isolated = pinned(2, emulator_threads="isolate")
+    assert [(r.code, r.resource) for r in refused(place(here, NOBODY, isolated))] == [("above_maximum", "pcpus")]
+    assert [r.resource for r in refused(place(here, NOBODY, shape(2)))] == ["vcpus"]

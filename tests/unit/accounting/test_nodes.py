@@ -215,3 +215,42 @@ def test_a_command_for_a_node_that_nobody_registered_is_refused() -> None:
     assert scene.refused("claim", "n", instance=uuid(ONE), project="blue", **asks()) == {"node_unknown"}
     assert scene.refused("node.remove", "n") == {"node_unknown"}
     assert scene.refused("update", "n", instance=uuid(ONE), state="active") == {"node_unknown"}
+
+
+def told(outcome: Json) -> list[str]:
+    return [notice["code"] for notice in outcome.get("warnings", [])]
+
+
+def test_who_registers_a_node_hears_that_its_hypervisor_does_not_answer() -> None:
+    scene = Scene()
+    scene.world.silent.add("n")
+    assert told(scene.applied("node.put", "n", hypervisor=URI, policy=FRESH)) == ["hypervisor_unreachable"]
+    scene.world.silent.clear()
+    scene.world.inventories["n"] = HOST
+    assert told(scene.applied("node.put", "n", hypervisor=URI, policy=FRESH)) == []
+
+
+def test_who_takes_from_a_node_what_is_held_hears_what_it_is() -> None:
+    scene = Scene()
+    card = {"address": "0000:3b:00.0", "vendor": "10de", "product": "1db6"}
+    gpu = {"name": "gpu", "match": [{}], "type": "pci", "count": 1, "affinity": "preferred"}
+    scene.nodes("n", policy={"dedicated_cpus": "0-3"}, devices=[card])
+    scene.claim("n", ONE, **pinned(2, 4096), devices=[gpu])
+    smaller = {**HOST, "memory_mib": 2048}
+    outcome = scene.applied("node.put", "n", inventory=smaller, policy={"dedicated_cpus": "3"}, dry_run=True)
+    assert told(outcome) == ["cpu_not_dedicated", "device_not_offered", "used_above_capacity", "used_above_capacity"]
+    assert "0-1" in outcome["warnings"][0]["detail"]
+    assert scene.applied("node.put", "n", inventory=smaller, policy={})["warnings"]
+
+
+def test_reserved_pages_that_the_host_has_not_are_told_and_reserved_twice_refused() -> None:
+    scene = Scene()
+    layout = [{"id": 0, "cpus": "0-3", "memory_mib": 8704, "pages": [{"size_kib": 2048, "total": 16}]}]
+    pages = [{"cell": cell, "size_kib": size, "count": 1} for cell, size in ((0, 2048), (0, 4), (1, 2048))]
+    outcome = scene.applied("node.put", "n", inventory={**HOST, "cells": layout}, policy={"reserved": {"pages": pages}})
+    assert [notice["detail"] for notice in outcome["warnings"]] == [
+        "reserved.pages: cell 0 has no pages of 4 KiB",
+        "reserved.pages: the host has no cell 1",
+    ]
+    with pytest.raises(ValidationError, match="reserved twice"):
+        Policy.model_validate({"reserved": {"pages": [*pages, {**pages[0], "count": 5}]}})
