@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from schemas.outcomes import Reason
     from schemas.policy import Limit, Overhead
+    from worker.accounting.state import Occupancy
 
 MILLION: Final = 1_000_000
 
@@ -78,14 +79,15 @@ def surcharge_of(overhead: Overhead) -> Surcharge | None:
 
 def shortages(
     capacity: Mapping[str, Capacity],
-    used: Mapping[str, int],
+    occupancy: Occupancy,
     charge: Mapping[str, int],
     own: Mapping[str, int],
 ) -> list[Reason]:
     """A reason for every resource of ``charge`` that is unknown here, would pass its capacity, or is more than all.
 
     What one instance holds is never more than the hardware has, whatever the
-    ratio. What does not grow beyond ``own`` is never refused.
+    ratio. What does not grow beyond ``own`` is never refused. ``occupancy`` is
+    without ``own``; the numbers told are those before the command.
     """
     reasons: list[Reason] = []
     for name, requested in charge.items():
@@ -96,13 +98,15 @@ def shortages(
             detail = f"the node has no {name}, and {requested} were requested"
             reasons.append(refusal("unknown_resource", detail, resource=name, requested=requested))
             continue
-        in_use = used.get(name, 0)
-        short_by = max(in_use + requested - known.capacity, requested - known.total)
+        others, held, planned = occupancy.used.get(name, 0), own.get(name, 0), occupancy.planned.get(name, 0)
+        in_use = others + held - planned
+        short_by = max(others + requested - known.capacity, requested - known.total)
         if short_by > 0:
+            free = max(0, known.capacity - in_use)
             reasons.append(
                 refusal(
                     "insufficient",
-                    f"{requested} {name} requested, {max(0, known.capacity - in_use)} of {known.capacity} free"
+                    f"{requested} {name} requested{_besides(held, planned)}, {free} of {known.capacity} free"
                     f"{_bound(requested, known)}: {short_by} too few",
                     resource=name,
                     requested=requested,
@@ -112,6 +116,10 @@ def shortages(
                 )
             )
     return reasons
+
+
+def _besides(held: int, planned: int) -> str:
+    return (f", {held} held" if held else "") + (f", {planned} asked for by others of this claim" if planned else "")
 
 
 def _bound(requested: int, known: Capacity) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from worker.accounting.decision import Decision, reason, rejected
 from worker.accounting.fit import fit, unreachable
 from worker.accounting.instances import Holding, Instance, request_of
-from worker.accounting.state import Placement, beside
+from worker.accounting.state import Placement, planned
 from worker.accounting.view import Question
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def claim(view: View, command: Claim, now: datetime) -> Decision | Question:
     """Charge a node, or nodes, for new instances."""
     members = command.members()
-    refusals = [why for member in members for why in _barred(view, member)]
+    refusals = [
+        why if command.instances is None else _about(member, why) for member in members for why in _barred(view, member)
+    ]
     if refusals:
         return rejected(command.node, refusals)
     if command.instances is not None:
@@ -64,18 +66,23 @@ def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now
         if isinstance(result, Question):
             question |= result
         elif isinstance(result, list):
-            refusals += result
+            refusals += [_about(member, why) for why in result]
         else:
             instance = claimed(view, command, member, member.node, result, now)
             instances.append(instance)
             node = scratch.nodes[member.node]
-            scratch.nodes[node.name] = replace(node, occupancy=beside(node.occupancy, instance.id, result))
+            scratch.nodes[node.name] = replace(node, occupancy=planned(node.occupancy, instance.id, result))
     if question.inventories:
         return question
     if refusals:
         return rejected(command.node, refusals)
     assignments = tuple((i, i.holdings[0].node, i.holdings[0].placement.assignment) for i in instances)
     return Decision("applied", command.node, instances=tuple(instances), assignments=assignments)
+
+
+def _about(member: ClaimMember, why: Reason) -> Reason:
+    """The reason with the member of the claim that it is about."""
+    return why.model_copy(update={"instance": member.instance})
 
 
 def claimed(

@@ -85,7 +85,7 @@ def _place(
     if isinstance(guest, list):
         refused += guest
         guest = None
-    reasons = refused + shortages(host.capacity, occupancy.used, charge, own)
+    reasons = refused + shortages(host.capacity, occupancy, charge, own)
     reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own)
     if shape.traits is not None:
         reasons += trait_breaches(host.traits, shape.traits)

@@ -46,11 +46,15 @@ class Placement:
 
 @dataclass(slots=True)
 class Occupancy:
-    """What is taken on a node: its counters, and who holds each pinned CPU and each device."""
+    """What is taken on a node: its counters, and who holds each pinned CPU and each device.
+
+    ``planned`` is what of ``used`` nobody holds yet: others of the same claim would.
+    """
 
     used: Counters = field(default_factory=dict)
     pinned: dict[int, UUID] = field(default_factory=dict)
     held: dict[str, UUID] = field(default_factory=dict)
+    planned: Counters = field(default_factory=dict)
 
     def without(self, placements: Sequence[Placement]) -> Occupancy:
         """A copy from which one instance's own placements on the node are taken out."""
@@ -63,6 +67,7 @@ class Occupancy:
             used,
             {cpu: holder for cpu, holder in self.pinned.items() if cpu not in pins},
             {address: holder for address, holder in self.held.items() if address not in devices},
+            self.planned,
         )
 
 
@@ -84,10 +89,18 @@ def merged(placements: Sequence[Placement]) -> Counters:
 
 
 def beside(occupancy: Occupancy, holder: UUID, placement: Placement) -> Occupancy:
-    """A copy in which a further placement is taken: what others decided together with it must see."""
-    copy = Occupancy(dict(occupancy.used), dict(occupancy.pinned), dict(occupancy.held))
+    """A copy in which a further placement is taken."""
+    copy = Occupancy(dict(occupancy.used), dict(occupancy.pinned), dict(occupancy.held), dict(occupancy.planned))
     for name, amount in placement.charge.items():
         copy.used[name] = copy.used.get(name, 0) + amount
     copy.pinned.update(dict.fromkeys(placement.pins, holder))
     copy.held.update(dict.fromkeys(placement.devices, holder))
+    return copy
+
+
+def planned(occupancy: Occupancy, holder: UUID, placement: Placement) -> Occupancy:
+    """A copy in which a further placement is planned: what is decided together with it is placed beside it."""
+    copy = beside(occupancy, holder, placement)
+    for name, amount in placement.charge.items():
+        copy.planned[name] = copy.planned.get(name, 0) + amount
     return copy

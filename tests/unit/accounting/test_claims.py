@@ -161,3 +161,15 @@ def test_a_replay_out_of_order_is_decided_by_what_happened_meanwhile() -> None:
         scene.road.publish_body(body)
     scene.work()
     assert (scene.used("a"), scene.used("b")) == ({}, {})
+
+
+def test_a_refusal_of_a_group_names_the_member_and_what_the_node_has_before_it() -> None:
+    scene = Scene()
+    scene.nodes("a", policy={"ratios": {"vcpus": "1.0"}})
+    group = [member(ONE, "a", 3), member(TWO, "a", 2)]
+    (why,) = scene.do("claim", "a", project="blue", instances=group)["reasons"]
+    assert (why["instance"], why["used"], why["capacity"], why["short_by"]) == (uuid(TWO), 0, 4, 1)
+    assert "3 asked for by others of this claim, 4 of 4 free: 1 too few" in why["detail"]
+    scene.claim("a", ONE)
+    (why,) = scene.do("claim", "a", project="blue", instances=group)["reasons"]
+    assert (why["code"], why["instance"]) == ("instance_exists", uuid(ONE))

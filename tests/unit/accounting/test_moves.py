@@ -316,3 +316,14 @@ def test_a_failed_preparation_leaves_both_nodes_as_they_were() -> None:
     assert scene.refused("migrate", "a", instance=uuid(MINE), destination="b", reason="live") == {"insufficient"}
     assert (scene.used("a"), scene.used("b")) == (before, {})
     assert scene.guest(MINE).move is None
+
+
+@pytest.mark.parametrize("mode", ["prepare", "immediate"])
+def test_a_refused_resize_tells_what_the_node_has_with_the_instance_on_it(mode: str) -> None:
+    scene = Scene()
+    scene.nodes("n", policy={"ratios": {"vcpus": "1.0"}})
+    scene.claim("n", MINE, **asks(2))
+    scene.claim("n", OTHER, **asks(1))
+    (why,) = scene.do("resize", "n", instance=uuid(MINE), mode=mode, **asks(4))["reasons"]
+    assert (why["used"], why["capacity"], why["short_by"]) == (3, 4, 1)
+    assert "4 vcpus requested, 2 held, 1 of 4 free: 1 too few" in why["detail"]
