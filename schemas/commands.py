@@ -198,7 +198,10 @@ class Revert(InstanceCommand):
 
 
 class Abort(InstanceCommand):
-    """A build failed: its claim is released and the instance may be claimed again."""
+    """A build failed: its claim is released and the instance may be claimed again.
+
+    On the destination of an open move, the move is undone as by a ``revert``.
+    """
 
     kind: Literal["abort"]
     reason: Text | None = None

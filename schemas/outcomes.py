@@ -16,6 +16,10 @@ ReasonCode = Literal[
     "move_in_progress", "no_move", "superseded", "stale", "expired", "hypervisor_unreachable", "domain_still_running",
     "hypervisor_not_allowed", "hypervisor_taken", "not_permitted", "missing_trait", "invalid_request",
 ]  # fmt: skip
+NoticeCode = Literal[
+    "hypervisor_unreachable", "cpu_not_dedicated", "device_not_offered", "used_above_capacity",
+    "reserved_pages_unknown",
+]  # fmt: skip
 DeadReason = Literal[
     "malformed", "too_large", "unknown_kind", "unsupported_version", "id_reuse", "misrouted", "poison",
     "hypervisor_timeout",
@@ -35,6 +39,8 @@ class Reason(Answer):
     detail: str
     """The reason as a sentence for people; its wording may change."""
     node: str | None = None
+    instance: Identifier | None = None
+    """The member of a claim for several that the reason is about."""
     resource: str | None = None
     requested: int | None = None
     used: int | None = None
@@ -47,6 +53,14 @@ class Reason(Answer):
     """What each host cell that was tried lacked."""
     devices: list[dict[str, object]] | None = None
     """What each device that was looked at lacked, or who holds it."""
+
+
+class Notice(Answer):
+    """Something worth knowing about a command that was applied: a code to act on, and a sentence."""
+
+    code: NoticeCode
+    detail: str
+    """The sentence for people; its wording may change."""
 
 
 class AssignedCell(Answer):
@@ -116,5 +130,7 @@ class Outcome(Answer):
     """The node's plain resources after the command."""
     reasons: list[Reason] = []
     """Every reason, not only the first."""
+    warnings: list[Notice] = []
+    """What is worth knowing though the command was applied."""
     drift: list[dict[str, object]] | None = None
     """What an audit found to differ between ledger and hypervisor."""

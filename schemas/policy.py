@@ -52,6 +52,15 @@ class Reserved(Model):
     disk_gib: Gibibytes = 0
     pages: Annotated[list[ReservedPages], Field(max_length=4096)] = []
 
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        seen: set[tuple[int, int]] = set()
+        for pages in self.pages:
+            if (pages.cell, pages.size_kib) in seen:
+                raise ValueError(f"pages of {pages.size_kib} KiB on cell {pages.cell} are reserved twice")
+            seen.add((pages.cell, pages.size_kib))
+        return self
+
 
 class Overhead(Model):
     """Memory the hypervisor itself needs for one instance; the percentage is of the instance's memory, rounded up."""
@@ -108,6 +117,11 @@ class Policy(Model):
     a hypervisor also reports the devices that its host lives on.
     """
     limits: Annotated[dict[LimitedResource, Limit], Field(max_length=256), BY_KEY] = {}
+    """What one instance may ask for.
+
+    ``vcpus`` bounds shared vCPUs alone, ``pcpus`` host CPUs of an instance's
+    own, one for its emulator threads included.
+    """
     traits: Annotated[list[TraitName], Field(max_length=4096)] = []
     verify_deletes: bool = True
     """A delete releases only once the hypervisor says that the domain is gone."""

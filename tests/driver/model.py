@@ -171,9 +171,7 @@ class Model:
         place = self.nodes.get(node)
         if place is None:
             return {"node_unknown"}
-        if not place.enabled:
-            return {"node_disabled"}
-        codes: set[str] = set()
+        codes: set[str] = set() if place.enabled else {"node_disabled"}
         used = self.used(node)
         for amounts in wanted:
             short = shortages(place, used, amounts, {})
@@ -207,10 +205,10 @@ class Model:
             return rejected("node_unknown")
         own = largest(guest.on(destination))
         short = shortages(place, self.used(destination, without=guest), amounts, own)
+        if not place.enabled and any(amount > own.get(name, 0) for name, amount in amounts.items()):
+            short.add("node_disabled")
         if short:
             return rejected(*short)
-        if not place.enabled and any(amount > own.get(name, 0) for name, amount in amounts.items()):
-            return rejected("node_disabled")
         if real:
             if command.get("mode") == "immediate":
                 guest.held[0].amounts = amounts
@@ -240,6 +238,9 @@ class Model:
         return APPLIED
 
     def _abort(self, command: Json, *, real: bool) -> Expected:
+        guest = self.guests[command["instance"]]
+        if any(one.role == "move_destination" for one in guest.on(command["node"])):
+            return self._revert(command, real=real)
         return self._release(command, real=real)
 
     def _update(self, command: Json, *, real: bool) -> Expected:

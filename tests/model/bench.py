@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tests.model.judge import rule
-from tests.model.reference import Reference, Verdict, World, largest
+from tests.model.reference import Reference, Verdict, World, together
 from tests.model.room import Amounts, Json
 
 
@@ -122,7 +122,7 @@ class Bench:
         for guest in self.reference.guests.values():
             if guest.project == "blue":
                 for node in {held.node for held in guest.holds}:
-                    for name, amount in largest([held.charge for held in guest.on(node)]).items():
+                    for name, amount in together(guest.on(node)).items():
                         if "/" not in name:
                             total[name] = total.get(name, 0) + amount
         return total

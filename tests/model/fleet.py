@@ -53,6 +53,7 @@ SETTINGS: Final[dict[str, list[Json]]] = {
         {"inventory": _CELLS, "policy": {**_SPLIT, "enabled": False}},
         {"inventory": {**_CELLS, "devices": _CARD[:2]}, "policy": {**_SPLIT, "dedicated_cpus": "1,5-7"}},
         {"inventory": _CELLS, "policy": {**_SPLIT, "devices": []}},
+        {"inventory": _CELLS, "policy": {"ratios": {"vcpus": "1.0", "memory": "1.5"}}},
     ],
     "gamma": [
         {"hypervisor": HYPERVISOR, "policy": _FRESH},
@@ -74,6 +75,7 @@ SHAPES: Final[list[Json]] = [
     {"resources": {"vcpus": 2, "memory_mib": 1024}, "topology": {"cpu_policy": "dedicated"}},
     {"resources": {"vcpus": 3, "memory_mib": 1536}, "topology": {"cpu_policy": "dedicated"}},
     {"resources": {"vcpus": 4, "memory_mib": 2048}, "topology": {"cpu_policy": "dedicated", "cells": 2}},
+    {"resources": {"vcpus": 3, "memory_mib": 1792}, "topology": {"cpu_policy": "dedicated", "cells": 1}},
     {"resources": {"vcpus": 1, "memory_mib": 512}, "devices": [{**_NIC, "type": "vf", "count": 1}]},
     {"resources": {"vcpus": 1, "memory_mib": 512}, "devices": [{**_NIC, "type": "vf", "count": 2}]},
     {

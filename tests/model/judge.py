@@ -143,7 +143,7 @@ def _prepare(ref: Reference, command: Json, shape: Json, destination: str, now: 
         return refuse("move_in_progress")
     codes = ref.fit(destination, instance, shape)
     if codes:
-        waits = codes == {"hypervisor_unreachable"} and destination == command["node"]
+        waits = "hypervisor_unreachable" in codes and destination == command["node"]
         return Verdict("parked" if waits else "rejected", codes), nothing
 
     def take(outcome: Json) -> None:
@@ -192,9 +192,14 @@ def _undo(guest: Guest) -> None:
 def _abort(ref: Reference, command: Json, _now: datetime) -> Ruling:
     guest = ref.guests[command["instance"]]
 
+    arriving = any(held.role == "move_destination" for held in guest.on(command["node"]))
+
     def release(_outcome: Json) -> None:
-        guest.release()
-        guest.state = guest.task = None
+        if arriving:
+            _undo(guest)
+        else:
+            guest.release()
+            guest.state = guest.task = None
         ref.places[command["node"]].failed_builds += 1
 
     return Verdict("applied"), release

@@ -96,8 +96,11 @@ def refuse(*codes: str) -> Ruling:
     return Verdict("rejected", set(codes)), nothing
 
 
-def largest(charges: list[Amounts]) -> Amounts:
-    return {name: max(c.get(name, 0) for c in charges) for name in {name for c in charges for name in c}}
+def together(held: list[Held]) -> Amounts:
+    """What all that an instance holds on a node is charged: of amounts the largest, of CPUs each once."""
+    charges = [one.charge for one in held]
+    total = {name: max(c.get(name, 0) for c in charges) for name in {name for c in charges for name in c}}
+    return total | ({"pcpus": len(pins)} if (pins := set().union(*(one.pins for one in held))) else {})
 
 
 @dataclass
@@ -114,7 +117,7 @@ class Reference:
         total: Amounts = {}
         for name, guest in self.guests.items():
             if name != without:
-                for counter, amount in largest([held.charge for held in guest.on(node)]).items():
+                for counter, amount in together(guest.on(node)).items():
                     total[counter] = total.get(counter, 0) + amount
         return total
 
@@ -147,12 +150,12 @@ class Reference:
         if place is None:
             return {"node_unknown"}
         if not self.answers(node):
-            return {"hypervisor_unreachable"}
+            entering = not self.guest(instance).on(node)
+            closed = entering and not place.policy.get("enabled", True)
+            return {"hypervisor_unreachable"} | ({"node_disabled"} if closed else set())
         self.look(node)
-        own = largest([held.charge for held in self.guest(instance).on(node)])
+        own = together(self.guest(instance).on(node))
         enabled = place.policy.get("enabled", True)
-        if not own and not enabled:
-            return {"node_disabled"}
         assert place.inventory is not None
         codes = missing(
             place.inventory,
@@ -162,8 +165,8 @@ class Reference:
             own,
             observed=place.hypervisor is not None,
         )
-        if not codes and not enabled and grows(place.inventory, place.policy, shape, own):
-            return {"node_disabled"}
+        if not enabled and (not own or grows(place.policy, shape, self.guest(instance).on(node))):
+            codes.add("node_disabled")
         return codes
 
     def take(self, node: str, instance: str, role: str, shape: Json, assignment: Json, lease: datetime | None) -> Held:
@@ -187,12 +190,14 @@ class Reference:
         assert not {k for address in devices for k in kin(place.inventory, address)} & others["devices"]
         observed = place.hypervisor is not None
         assert set(devices) <= offered(place.inventory, place.policy, observed=observed).keys() | own_devices
-        self.stays_within_capacity(place, charge, others["used"], largest([held.charge for held in own]))
+        self.stays_within_capacity(place, charge, others["used"], together(own), others["pins"])
         return Held(node, role, shape, charge, set(pins), set(devices), lease)
 
-    def stays_within_capacity(self, place: Place, charge: Amounts, used: Amounts, own: Amounts) -> None:
+    def stays_within_capacity(
+        self, place: Place, charge: Amounts, used: Amounts, own: Amounts, pinned: set[int]
+    ) -> None:
         assert place.inventory is not None
-        most = capacity(place.inventory, place.policy)
+        most = capacity(place.inventory, place.policy, pinned)
         most |= {f"cell/{c['id']}/memory_mib": c["memory_mib"] for c in place.inventory.get("cells", [])}
         for name, amount in charge.items():
             if name in most and amount > own.get(name, 0):

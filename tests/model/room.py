@@ -36,19 +36,30 @@ def cpu_pools(inventory: Json, policy: Json) -> tuple[set[int], set[int]]:
     return shared, dedicated
 
 
-def capacity(inventory: Json, policy: Json) -> Amounts:
+def hardware(inventory: Json, policy: Json, pinned: set[int]) -> Amounts:
+    """What there is in all: no instance holds more. A pinned CPU is shared with nobody, whatever the policy says."""
     shared, dedicated = cpu_pools(inventory, policy)
+    return {
+        "vcpus": len(shared - pinned),
+        "pcpus": len(dedicated),
+        "memory_mib": inventory["memory_mib"],
+        "disk_mib": 1024 * inventory.get("disk_gib", 0),
+        **inventory.get("custom", {}),
+    }
+
+
+def capacity(inventory: Json, policy: Json, pinned: set[int]) -> Amounts:
+    there = hardware(inventory, policy, pinned)
     ratios, reserved = policy.get("ratios", {}), policy.get("reserved", {})
 
     def handed_out(total: int, kept: int, ratio: str) -> int:
         return int(max(0, total - kept) * Fraction(ratio))
 
     return {
-        "vcpus": handed_out(len(shared), reserved.get("vcpus", 0), ratios.get("vcpus", "4")),
-        "pcpus": len(dedicated),
-        "memory_mib": handed_out(inventory["memory_mib"], reserved.get("memory_mib", 512), ratios.get("memory", "1")),
-        "disk_mib": handed_out(1024 * inventory.get("disk_gib", 0), 0, ratios.get("disk", "1")),
-        **inventory.get("custom", {}),
+        **there,
+        "vcpus": handed_out(there["vcpus"], reserved.get("vcpus", 0), ratios.get("vcpus", "4")),
+        "memory_mib": handed_out(there["memory_mib"], reserved.get("memory_mib", 512), ratios.get("memory", "1")),
+        "disk_mib": handed_out(there["disk_mib"], 0, ratios.get("disk", "1")),
     }
 
 
@@ -122,12 +133,13 @@ def missing(inventory: Json, policy: Json, shape: Json, others: Json, own: Amoun
     itself. ``own`` is what it is charged there now.
     """
     codes = set()
-    most = capacity(inventory, policy)
+    pinned = others["pins"] | (others["own_pins"] if shape.get("topology") else set())
+    most, there = capacity(inventory, policy, pinned), hardware(inventory, policy, pinned)
     for name, amount in plain_charge(shape, policy).items():
         if amount > own.get(name, 0):
             if name not in most:
                 codes.add("unknown_resource")
-            elif others["used"].get(name, 0) + amount > most[name]:
+            elif others["used"].get(name, 0) + amount > most[name] or amount > there[name]:
                 codes.add("insufficient")
     cells = guest_cells(shape)
     hosts = host_cells(inventory, shape)
@@ -158,15 +170,26 @@ def _cells_fit(
     )
 
 
-def grows(inventory: Json, policy: Json, shape: Json, own: Amounts) -> bool:
-    """Whether a request takes more than the instance has, in all or on each arrangement of its cells on some cell."""
-    if any(amount > own.get(name, 0) for name, amount in plain_charge(shape, policy).items()):
-        return True
-    cells = guest_cells(shape)
-    has = [own.get(f"cell/{host['id']}/memory_mib", 0) for host in host_cells(inventory, shape)]
-    return not any(
-        all(memory_mib <= room for room, (_, memory_mib) in zip(choice, cells, strict=True))
-        for choice in permutations(has, len(cells))
+def grows(policy: Json, shape: Json, held: list[Any]) -> bool:
+    """Whether a request takes more in sum than the instance has of anything: amounts, memory on cells, devices."""
+    own: Amounts = {"memory on cells": 0, "devices": 0}
+    for one in held:
+        own |= {name: max(amount, own.get(name, 0)) for name, amount in one.charge.items()}
+        on_cells = sum(n for name, n in one.charge.items() if name.startswith("cell/") and name.endswith("memory_mib"))
+        own["memory on cells"] = max(own["memory on cells"], on_cells)
+        own["devices"] = max(own["devices"], len(one.devices))
+    wanted = plain_charge(shape, policy)
+    wanted["memory on cells"] = sum(memory_mib for _, memory_mib in guest_cells(shape))
+    wanted["devices"] = sum(request["count"] for request in shape.get("devices", []))
+    return any(amount > own.get(name, 0) for name, amount in wanted.items()) or _other_devices(shape, held)
+
+
+def _other_devices(shape: Json, held: list[Any]) -> bool:
+    """Whether functions of another kind are asked for than are held: the card itself, or virtual ones."""
+    physical = any(address.endswith(":00.0") for one in held for address in one.devices)
+    had = {"pf": physical, "vf": not physical}
+    return any(one.devices for one in held) and any(
+        not had.get(request["type"], True) for request in shape.get("devices", [])
     )
 
 

@@ -127,3 +127,60 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         "topology": topology,
         "devices": wants,
     }
+
+
+@st.composite
+def changing_hosts(draw: st.DrawFn) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """One small host in three states: its CPUs dedicated and shared in other ways, its threads on or off."""
+    cells = draw(st.integers(1, 2))
+    pages = draw(st.booleans())
+
+    def state() -> tuple[dict[str, Any], dict[str, Any]]:
+        threads = draw(st.sampled_from([True, True, True, False]))
+        inventory = {
+            "cpus": f"0-{cells * 6 - 1}",
+            "memory_mib": cells * 2048,
+            "cells": [
+                {
+                    "id": cell,
+                    "cpus": f"{cell * 6}-{cell * 6 + 5}",
+                    "siblings": [f"{cell * 6 + core},{cell * 6 + core + 3}" for core in range(3)] if threads else [],
+                    "memory_mib": 2048,
+                    "pages": [{"size_kib": 4, "total": 524288}] if pages else [],
+                }
+                for cell in range(cells)
+            ],
+        }
+        halves = ["0-2,6-8", "3-5,9-11"]
+        sets = draw(
+            st.sampled_from(
+                [
+                    {"dedicated_cpus": "0-11"},
+                    {"shared_cpus": halves[0], "dedicated_cpus": halves[1]},
+                    {"shared_cpus": halves[1], "dedicated_cpus": halves[0]},
+                    {"shared_cpus": "0,6", "dedicated_cpus": "1-5,7-11"},
+                    {"dedicated_cpus": "5"},
+                    {},
+                ]
+            )
+        )
+        ratios = {"vcpus": "4.0", "memory": draw(st.sampled_from(["1.0", "2.0", "2.0"]))}
+        return inventory, {**sets, "ratios": ratios, "reserved": {"memory_mib": 0}}
+
+    return [state() for _ in range(3)]
+
+
+@st.composite
+def small_requests(draw: st.DrawFn) -> dict[str, Any]:
+    """A guest on one or two cells that takes a good part of a small host, under any rule."""
+    policy = draw(st.sampled_from(["shared", "shared", "dedicated", "mixed"]))
+    cells = draw(st.sampled_from([1, 1, 1, 2])) if policy != "mixed" else 1
+    vcpus = cells * draw(st.integers(2 if policy == "mixed" else 1, 4))
+    topology: dict[str, Any] = {"cpu_policy": policy, "cells": cells}
+    topology["page_size"] = draw(st.sampled_from([None, None, "small"]))
+    if policy != "shared":
+        topology["thread_policy"] = draw(st.sampled_from([None, "require", "require", "isolate"]))
+    if policy == "mixed":
+        topology["dedicated_vcpus"] = f"1-{vcpus - 1}"
+    resources = {"vcpus": vcpus, "memory_mib": cells * draw(st.sampled_from([512, 2048])), "custom": {}}
+    return {"resources": resources, "topology": topology, "devices": []}

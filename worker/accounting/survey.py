@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from schemas.cpuset import format_cpu_set
+from worker.accounting.host.compiled import without_pinned
 from worker.accounting.host.cpus import bits_of
 from worker.accounting.host.devices import bits
 
@@ -110,7 +111,7 @@ def _stray_devices(host: Host, occupancy: Occupancy) -> Iterator[Stray]:
 
 def _stray_amounts(host: Host, occupancy: Occupancy) -> Iterator[Stray]:
     """Resources of which more is used than there is; memory and vCPUs of cells are bounded by ratios, not told here."""
-    limits = {name: known.capacity for name, known in host.capacity.items()}
+    limits = {name: known.capacity for name, known in without_pinned(host, occupancy.pinned).capacity.items()}
     limits |= {offer.counter: offer.units for offer in host.catalog.offers if offer.mdev_type is not None}
     limits |= {pages.counter: pages.total - pages.reserved for cell in host.cells for pages in cell.pages[1:]}
     for name, amount in sorted(occupancy.used.items()):

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from schemas.commands import KINDS, Claim, InstanceCommand
 from schemas.routing import OUTCOME_EXCHANGE, outcome_key
+from worker.accounting.host.compiled import without_pinned
 from worker.engine.ports import Outgoing
 from worker.telemetry.tracing import TRACEPARENT
 
@@ -54,6 +55,8 @@ def render(loaded: ReadSet, command: AnyCommand, decision: Decision | None, stat
                 {"instance": instance.id, "node": where, "assignment": assignment}
                 for instance, where, assignment in decision.assignments
             ]
+        if decision.warnings:
+            document["warnings"] = [notice.model_dump() for notice in decision.warnings]
         if decision.drift is not None:
             document["drift"] = _bounded(decision.drift)
         if any(reason.code == "not_permitted" for reason in decision.reasons):
@@ -139,7 +142,7 @@ def _usage(view: View, name: str) -> dict[str, dict[str, int]]:
     used = node.occupancy.used
     return {
         resource: {"used": used.get(resource, 0), "capacity": capacity}
-        for resource, capacity in node.host.ceiling.items()
+        for resource, capacity in without_pinned(node.host, node.occupancy.pinned).ceiling.items()
     }
 
 

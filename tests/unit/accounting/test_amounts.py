@@ -2,10 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.accounting.builders import NOBODY, codes, host, placed, refused, shape
+from tests.unit.accounting.builders import (
+    NOBODY,
+    SOMEONE,
+    again,
+    cell,
+    cells_of,
+    codes,
+    host,
+    pinned,
+    placed,
+    refused,
+    shape,
+)
 from worker.accounting.host.capacity import Capacity
 from worker.accounting.placing.place import place
-from worker.accounting.state.occupancy import Occupancy
+from worker.accounting.state.occupancy import Occupancy, beside
 
 
 def test_capacity_is_what_is_not_reserved_times_the_ratio_rounded_down() -> None:
@@ -43,7 +55,7 @@ def test_a_refusal_names_everything_that_is_short_and_by_how_much() -> None:
     wish = shape(40, 20000, resources={"disk": {"root_gib": 101}, "custom": {"CUSTOM_A": 3, "CUSTOM_B": 1}})
     reasons = refused(place(host(custom={"CUSTOM_A": 2}), Occupancy({"vcpus": 2}), wish))
     assert [(r.code, r.resource, r.used, r.capacity, r.short_by) for r in reasons] == [
-        ("insufficient", "vcpus", 2, 32, 10),
+        ("insufficient", "vcpus", 2, 32, 32),
         ("insufficient", "memory_mib", 0, 16384, 3616),
         ("insufficient", "disk_mib", 0, 102400, 1024),
         ("insufficient", "CUSTOM_A", 0, 2, 1),
@@ -94,3 +106,50 @@ def test_traits_are_the_hosts_own_and_the_operators() -> None:
         ("missing_trait", "CUSTOM_GREEN"),
         ("missing_trait", "CUSTOM_FAST"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("vcpus", "memory_mib", "short"), [(8, 16384, []), (9, 16384, [("vcpus", 1)]), (1, 24576, [("memory_mib", 8192)])]
+)
+def test_no_instance_holds_more_than_there_is_whatever_the_ratio(
+    vcpus: int, memory_mib: int, short: list[tuple[str, int]]
+) -> None:
+    here = host({"ratios": {"memory": "2.0", "disk": "2.0"}})
+    for wish in (shape(vcpus, memory_mib), shape(vcpus, memory_mib, topology={})):
+        result = place(here, NOBODY, wish)
+        assert [(r.resource, r.short_by) for r in (result if isinstance(result, list) else [])] == short
+    large = shape(1, 1, resources={"disk": {"root_gib": 101}})
+    assert [r.resource for r in refused(place(here, NOBODY, large))] == ["disk_mib"]
+
+
+def test_what_is_held_beyond_the_hardware_may_stay_and_shrink() -> None:
+    before = placed(place(host(), NOBODY, shape(8, 16384)))
+    occupancy = beside(NOBODY, SOMEONE, before)
+    smaller = host(cpus="0-3", memory_mib=8192)
+    assert placed(again(smaller, occupancy, before, shape(8, 16384))) == before
+    assert placed(again(smaller, occupancy, before, shape(6, 12288))).charge["vcpus"] == 6
+
+
+def test_a_pinned_cpu_is_shared_with_nobody_though_the_policy_shares_it_now() -> None:
+    cells = [cell(0, "0-3"), cell(1, "4-7")]
+    for layout in ([], cells):
+        before = placed(place(host({"dedicated_cpus": "0-7"}, cells=layout), NOBODY, pinned(4)))
+        occupancy = beside(NOBODY, SOMEONE, before)
+        here = host({"ratios": {"vcpus": "1.0"}}, cells=layout)
+        (reason,) = refused(place(here, occupancy, shape(8, 1)))
+        assert (reason.resource, reason.capacity, reason.short_by) == ("vcpus", 4, 4)
+        assert placed(place(here, occupancy, shape(4, 1))).charge["vcpus"] == 4
+        assert placed(again(here, occupancy, before, shape(8, 1))).pins == frozenset()
+    (lying,) = cells_of(placed(place(here, occupancy, shape(4, 1, topology={"cells": 1}))))
+    assert (lying["host_cell"], lying["shared_cpus"]) == (1, "4-7")
+    assert "no_numa_fit" in codes(place(here, occupancy, shape(2, 2, topology={"cells": 2})))
+
+
+def test_limits_of_shared_vcpus_and_of_dedicated_cpus_are_two() -> None:
+    limits = {"vcpus": {"max": 1}, "pcpus": {"max": 2}}
+    here = host({"dedicated_cpus": "0-3", "shared_cpus": "4-7", "limits": limits})
+    assert placed(place(here, NOBODY, pinned(2))).pins == {0, 1}
+    assert [(r.code, r.resource) for r in refused(place(here, NOBODY, pinned(3)))] == [("above_maximum", "pcpus")]
+    isolated = pinned(2, emulator_threads="isolate")
+    assert [(r.code, r.resource) for r in refused(place(here, NOBODY, isolated))] == [("above_maximum", "pcpus")]
+    assert [r.resource for r in refused(place(here, NOBODY, shape(2)))] == ["vcpus"]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from schemas.requests import Disk
 from tests.unit.accounting.builders import (
     NOBODY,
     SOMEONE,
@@ -191,3 +192,35 @@ def test_a_guest_keeps_cpus_that_are_dedicated_no_more() -> None:
     occupancy = beside(Occupancy({}, {7: SOMEONE}), SOMEONE, before)
     assert placed(again(narrower, occupancy, before, pinned(1))).pins < before.pins
     assert codes(again(narrower, occupancy, before, pinned(5))) == ["insufficient", "no_numa_fit"]
+
+
+SMT = [cell(0, "0-3", ["0,1", "2,3"])]
+
+
+@pytest.mark.parametrize("cells", [None, [{"vcpus": "0", "memory_mib": 512}, {"vcpus": "1-2", "memory_mib": 512}]])
+@pytest.mark.parametrize("thread_policy", ["require", "prefer", None])
+def test_a_pinned_guest_may_change_where_no_cpu_of_its_cell_is_dedicated_any_more(
+    thread_policy: str | None, cells: list[dict[str, Any]] | None
+) -> None:
+    layout = [*SMT, cell(1, "4-7", ["4,5", "6,7"])]
+    wide = host({"dedicated_cpus": "0-7"}, cells=layout)
+    before = placed(place(wide, NOBODY, pinned(3 if cells else 2, thread_policy=thread_policy, cells=cells)))
+    occupancy = beside(NOBODY, SOMEONE, before)
+    narrow = host({"dedicated_cpus": "7"}, cells=layout)
+    wish = pinned(3 if cells else 2, thread_policy=thread_policy, cells=cells)
+    larger = wish.model_copy(update={"resources": wish.resources.model_copy(update={"disk": Disk(root_gib=1)})})
+    after = placed(again(narrow, occupancy, before, larger))
+    assert after.pins == before.pins
+    assert {
+        name: n - before.charge.get(name, 0) for name, n in after.charge.items() if n != before.charge.get(name)
+    } == {"disk_mib": 1024}
+
+
+def test_a_guest_that_grows_by_one_has_siblings_where_its_policy_says_so() -> None:
+    here = host({"dedicated_cpus": "0-5"}, cells=[cell(0, "0-5", ["0,3", "1,4", "2,5"])])
+    for steps, pins in (((1, 2), {0, 3}), ((3, 4), {0, 3, 1, 4}), ((2, 3), {0, 3, 1})):
+        first, second = (pinned(vcpus, thread_policy="require") for vcpus in steps)
+        before = placed(place(here, NOBODY, first))
+        after = placed(again(here, beside(NOBODY, SOMEONE, before), before, second))
+        assert after.pins == pins
+        assert before.pins < after.pins

@@ -14,14 +14,14 @@ def member(instance: int, node: str, vcpus: int = 1, **more: object) -> Json:
 
 def test_several_instances_are_taken_all_or_none() -> None:
     scene = Scene()
-    scene.nodes("a", "b")
-    group = [member(ONE, "a", 6), member(TWO, "b", 6), member(THREE, "a", 3)]
+    scene.nodes("a", "b", policy={"ratios": {"vcpus": "1.0"}})
+    group = [member(ONE, "a", 3), member(TWO, "b", 3), member(THREE, "a", 2)]
     assert scene.refused("claim", "a", project="blue", instances=group) == {"insufficient"}
     assert (scene.used("a"), scene.used("b")) == ({}, {})
-    group[2] = member(THREE, "a", 2)
+    group[2] = member(THREE, "a", 1)
     outcome = scene.applied("claim", "a", project="blue", instances=group)
     assert [given["instance"] for given in outcome["assignments"]] == [uuid(ONE), uuid(TWO), uuid(THREE)]
-    assert (scene.used("a")["vcpus"], scene.used("b")["vcpus"]) == (8, 6)
+    assert (scene.used("a")["vcpus"], scene.used("b")["vcpus"]) == (4, 3)
 
 
 def test_members_of_a_group_never_share_a_cpu() -> None:
@@ -44,11 +44,11 @@ def test_a_group_with_one_instance_that_is_there_already_is_refused_with_every_r
 
 def test_the_first_candidate_that_fits_is_taken_and_a_refusal_says_why_none_does() -> None:
     scene = Scene()
-    scene.nodes("a", "b", "c")
-    scene.claim("a", ONE, **asks(8))
-    outcome = scene.claim("a", TWO, candidates=["b", "c"], **asks(8))
+    scene.nodes("a", "b", "c", policy={"ratios": {"vcpus": "1.0"}})
+    scene.claim("a", ONE, **asks(4))
+    outcome = scene.claim("a", TWO, candidates=["b", "c"], **asks(4))
     assert outcome["node"] == "b"
-    fields = {"instance": uuid(THREE), "project": "blue", "candidates": ["b", "nowhere"], **asks(8)}
+    fields = {"instance": uuid(THREE), "project": "blue", "candidates": ["b", "nowhere"], **asks(4)}
     refused = scene.do("claim", "a", **fields)
     assert [(reason["node"], reason["code"]) for reason in refused["reasons"]] == [
         ("a", "insufficient"),
@@ -161,3 +161,15 @@ def test_a_replay_out_of_order_is_decided_by_what_happened_meanwhile() -> None:
         scene.path.publish_body(body)
     scene.work()
     assert (scene.used("a"), scene.used("b")) == ({}, {})
+
+
+def test_a_refusal_of_a_group_names_the_member_and_what_the_node_has_before_it() -> None:
+    scene = Scene()
+    scene.nodes("a", policy={"ratios": {"vcpus": "1.0"}})
+    group = [member(ONE, "a", 3), member(TWO, "a", 2)]
+    (why,) = scene.do("claim", "a", project="blue", instances=group)["reasons"]
+    assert (why["instance"], why["used"], why["capacity"], why["short_by"]) == (uuid(TWO), 0, 4, 1)
+    assert "3 asked for by others of this claim, 4 of 4 free: 1 too few" in why["detail"]
+    scene.claim("a", ONE)
+    (why,) = scene.do("claim", "a", project="blue", instances=group)["reasons"]
+    assert (why["code"], why["instance"]) == ("instance_exists", uuid(ONE))

@@ -19,7 +19,7 @@ from tests.unit.accounting.builders import (
     shape,
     two_cells,
 )
-from worker.accounting.host.cpus import bits_of, mask_of, pack, packable
+from worker.accounting.host.cpus import attainable, bits_of, extended, mask_of, pack
 from worker.accounting.placing.place import place
 from worker.accounting.state.occupancy import Occupancy
 
@@ -41,27 +41,47 @@ ALL = mask_of(range(8))
     ],
 )
 def test_siblings_are_used_as_the_policy_says(policy: str | None, free: int, wanted: int, pins: list[int]) -> None:
-    assert packable(CORES, free, wanted, 0, policy, 2)  # type: ignore[arg-type]
-    assert pack(CORES, free, wanted, 0, policy, 2).pins == pins  # type: ignore[arg-type]
+    assert attainable(CORES, free, 0, policy) >= wanted  # type: ignore[arg-type]
+    assert pack(CORES, free, wanted, 0, policy).pins == pins  # type: ignore[arg-type]
 
 
 def test_require_never_settles_for_single_threads() -> None:
-    assert not packable(CORES, mask_of([0, 1, 2, 3]), 1, 0, "require", 2)
+    assert attainable(CORES, mask_of([0, 1, 2, 3]), 0, "require") == 0
     with pytest.raises(ValueError, match="do not fit"):
-        pack(CORES, mask_of([0, 1, 2, 3]), 1, 0, "require", 2)
+        pack(CORES, mask_of([0, 1, 2, 3]), 1, 0, "require")
 
 
 def test_cores_of_eight_threads_are_filled_evenly() -> None:
     cores = [mask_of(range(first, first + 8)) for first in (0, 8)]
-    assert pack(cores, mask_of(range(16)), 8, 0, None, 8).pins == list(range(8))
-    assert pack(cores, mask_of(range(2, 14)), 8, 0, None, 8).pins == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert pack(cores, mask_of(range(16)), 8, 0, None).pins == list(range(8))
+    assert pack(cores, mask_of(range(2, 14)), 8, 0, None).pins == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("policy", "free", "pins", "more", "added"),
+    [
+        ("require", ALL, [0], 1, [4]),
+        ("require", ALL, [0, 4, 1], 1, [5]),
+        (None, ALL, [0], 2, [4, 1]),
+        ("prefer", ALL & ~mask_of([4]), [0], 2, [1, 5]),
+        ("require", ALL & ~mask_of([4]), [0], 1, None),
+        ("require", ALL & ~mask_of([4]), [0], 2, [1, 5]),
+        ("require", ALL, [0, 1], 2, [4, 5]),
+        ("require", ALL, [0, 1, 2], 1, None),
+        (None, mask_of([4]), [0], 2, None),
+    ],
+)
+def test_further_cpus_are_siblings_of_those_there_are_and_all_together_follow_the_policy(
+    policy: str | None, free: int, pins: list[int], more: int, added: list[int] | None
+) -> None:
+    assert extended(CORES, free & ~mask_of(pins), pins, more, policy) == added  # type: ignore[arg-type]
 
 
 def test_isolated_vcpus_and_emulator_threads_have_cores_of_their_own() -> None:
-    free = ALL & ~mask_of([4])
-    packing = pack(CORES, free, 2, 1, "isolate", 2)
+    cores = [mask_of([0, 4]), *(1 << cpu for cpu in (1, 2, 3))]
+    packing = pack(cores, mask_of(range(5)), 2, 1, "isolate")
     assert (packing.pins, packing.emulator) == ([1, 2], [3])
-    assert not packable(CORES, free, 3, 1, "isolate", 2)
+    assert attainable(cores, mask_of(range(5)), 1, "isolate") == 2
 
 
 def test_isolate_is_refused_where_dedicated_cpus_have_siblings() -> None:
@@ -70,6 +90,14 @@ def test_isolate_is_refused_where_dedicated_cpus_have_siblings() -> None:
     single = host({"dedicated_cpus": "0-7"}, cells=[cell(0, "0-7")])
     assert placed(place(single, NOBODY, pinned(2, thread_policy="isolate"))).pins == {0, 1}
     assert codes(place(single, NOBODY, pinned(2, thread_policy="require"))) == ["no_numa_fit"]
+
+
+def test_isolate_needs_no_more_than_that_the_dedicated_cpus_have_no_siblings() -> None:
+    cells = [cell(0, "0-7", ["0,4", "1,5"])]
+    here = host({"shared_cpus": "0,4,1,5", "dedicated_cpus": "2,3,6,7"}, cells=cells)
+    assert placed(place(here, NOBODY, pinned(2, thread_policy="isolate"))).pins == {2, 3}
+    beside_shared = host({"shared_cpus": "4-7", "dedicated_cpus": "0-3"}, cells=cells)
+    assert codes(place(beside_shared, NOBODY, pinned(2, thread_policy="isolate"))) == ["no_numa_fit"]
 
 
 def test_isolate_counts_cores_where_a_cpu_that_is_dedicated_no_more_lies_beside_one_that_is() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.model.core import START
 from tests.model.room import Json
-from tests.model.scene import PARK_DEADLINE, Scene, asks, uuid
+from tests.model.scene import FRESH, PARK_DEADLINE, Scene, asks, uuid
 
 ONE = 1
 HELD = {"vcpus": 1, "memory_mib": 512}
@@ -249,9 +249,9 @@ def test_a_delete_on_a_node_that_is_gone_waits_for_the_one_that_still_holds() ->
 
 def test_parked_commands_come_back_in_order_before_all_others() -> None:
     scene = Scene()
-    scene.hypervisor("n")
+    scene.hypervisor("n", policy={**FRESH, "ratios": {"vcpus": "1.0"}})
     scene.world.silent.add("n")
-    first = scene.send("claim", "n", instance=uuid(1), project="blue", **asks(8))
+    first = scene.send("claim", "n", instance=uuid(1), project="blue", **asks(4))
     second = scene.send("claim", "n", instance=uuid(2), project="blue", **asks(1))
     scene.work()
     scene.world.silent.clear()

@@ -62,7 +62,7 @@ def delete_prepared(scene: Scene, new: Json) -> Json:
 def abort_prepared(scene: Scene, new: Json) -> Json:
     prepare(scene, new)
     scene.applied("abort", "n", instance=uuid(MINE))
-    return {}
+    return OLD
 
 
 def delete_confirmed(scene: Scene, new: Json) -> Json:
@@ -114,6 +114,19 @@ def test_a_move_within_a_node_is_charged_the_larger_of_both_sizes_of_each_resour
     assert scene.used("n") == {"pcpus": 2, "memory_mib": 2048, cell: 2048}
     scene.applied("confirm", "n", instance=uuid(MINE))
     assert scene.used("n") == {"pcpus": 1, "memory_mib": 2048, cell: 2048}
+
+
+def test_a_move_within_a_node_is_charged_each_cpu_of_both_sizes_once() -> None:
+    scene = Scene()
+    cores = {"siblings": ["0,1", "2,3"], "cpus": "0-3", "memory_mib": 8192, "id": 0}
+    scene.nodes("n", policy={"dedicated_cpus": "0,2"}, cpus="0-3", cells=[cores])
+    scene.claim("n", MINE, **pinned(2))
+    scene.nodes("n", policy={"dedicated_cpus": "0-3"}, cpus="0-3", cells=[cores])
+    scene.applied("resize", "n", instance=uuid(MINE), **pinned(2, thread_policy="require"))
+    assert scene.pins("n", MINE) == {0, 1, 2}
+    assert scene.used("n")["pcpus"] == 3
+    scene.applied("revert", "n", instance=uuid(MINE))
+    assert (scene.used("n")["pcpus"], scene.pins("n", MINE)) == (2, {0, 2})
 
 
 def test_a_move_within_a_node_holds_the_devices_of_both_sizes_and_keeps_what_it_has() -> None:
@@ -168,7 +181,6 @@ def test_a_second_move_is_refused_while_one_is_open() -> None:
     ("kind", "fields"),
     [
         ("delete", {}),
-        ("abort", {}),
         ("update", {"state": "shelved_offloaded"}),
         ("update", {"state": "deleted"}),
     ],
@@ -181,6 +193,22 @@ def test_what_ends_an_instance_in_the_middle_of_a_move_releases_both_sides(kind:
     scene.applied("migrate", "a", instance=uuid(MINE), destination="b", reason="live")
     scene.applied(kind, side, instance=uuid(MINE), **fields)
     assert (scene.used("a"), scene.used("b")) == ({}, {})
+
+
+def test_a_build_that_fails_on_the_new_side_of_a_move_leaves_the_old_one_as_it_was() -> None:
+    scene = Scene()
+    scene.nodes("a", "b")
+    scene.claim("a", MINE)
+    scene.applied("update", "a", instance=uuid(MINE), state="active")
+    before = scene.used("a")
+    scene.applied("migrate", "a", instance=uuid(MINE), destination="b", reason="live")
+    scene.applied("abort", "b", instance=uuid(MINE))
+    assert (scene.used("a"), scene.used("b"), scene.guest(MINE).state) == (before, {}, "active")
+    assert (scene.ledger.nodes["a"].failed_builds, scene.ledger.nodes["b"].failed_builds) == (0, 1)
+    scene.applied("migrate", "a", instance=uuid(MINE), destination="b", reason="live")
+    scene.applied("abort", "a", instance=uuid(MINE))
+    assert (scene.used("a"), scene.used("b")) == ({}, {})
+    assert scene.ledger.nodes["a"].failed_builds == 1
 
 
 def test_a_move_is_confirmed_or_reverted_once() -> None:
@@ -288,3 +316,14 @@ def test_a_failed_preparation_leaves_both_nodes_as_they_were() -> None:
     assert scene.refused("migrate", "a", instance=uuid(MINE), destination="b", reason="live") == {"insufficient"}
     assert (scene.used("a"), scene.used("b")) == (before, {})
     assert scene.guest(MINE).move is None
+
+
+@pytest.mark.parametrize("mode", ["prepare", "immediate"])
+def test_a_refused_resize_tells_what_the_node_has_with_the_instance_on_it(mode: str) -> None:
+    scene = Scene()
+    scene.nodes("n", policy={"ratios": {"vcpus": "1.0"}})
+    scene.claim("n", MINE, **asks(2))
+    scene.claim("n", OTHER, **asks(1))
+    (why,) = scene.do("resize", "n", instance=uuid(MINE), mode=mode, **asks(4))["reasons"]
+    assert (why["used"], why["capacity"], why["short_by"]) == (3, 4, 1)
+    assert "4 vcpus requested, 2 held, 1 of 4 free: 1 too few" in why["detail"]

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas import Policy
+from tests.model.room import Json
 from tests.model.scene import FRESH, HOST, URI, Scene, asks, pinned, uuid
 
 ONE, TWO = 1, 2
@@ -54,6 +55,38 @@ def test_a_disabled_node_refuses_growth_alone() -> None:
     scene.applied("confirm", "n", instance=uuid(TWO))
     scene.applied("update", "n", instance=uuid(ONE), state="active")
     scene.applied("delete", "n", instance=uuid(TWO))
+
+
+def test_growth_on_a_disabled_node_is_more_of_any_kind_in_sum() -> None:
+    scene, off = Scene(), {"dedicated_cpus": "0-7", "enabled": False}
+    cells = [{"id": number, "cpus": cpus, "memory_mib": 4352} for number, cpus in enumerate(("0-3", "4-7"))]
+    gpus = [{"address": f"0000:0{number}:00.0", "vendor": "10de", "product": "1db6"} for number in range(2)]
+    more: Json = {"cpus": "0-7", "cells": cells, "devices": gpus}
+    gpu: Json = {"name": "gpu", "match": [{}], "type": "pci", "affinity": "preferred"}
+    one, two = [{**gpu, "count": 1}], [{**gpu, "count": 2}]
+    scene.nodes("n", policy={"dedicated_cpus": "0-7"}, **more)
+    scene.claim("n", ONE, **pinned(4, 2048, cells=2), devices=one)
+    scene.nodes("n", policy=off, **more)
+    at_once = {"instance": uuid(ONE), "mode": "immediate"}
+    assert scene.refused("resize", "n", **at_once, **pinned(6, 2048, cells=2), devices=one) == {"node_disabled"}
+    assert scene.refused("resize", "n", **at_once, **pinned(4, 2048), devices=two) == {"node_disabled"}
+    scene.applied("resize", "n", **at_once, **pinned(4, 2048, cells=1), devices=one)
+    scene.applied("resize", "n", **at_once, **pinned(3, 2048, cells=1))
+    assert scene.refused("resize", "n", **at_once, **pinned(3, 2048), devices=one) == {"node_disabled"}
+
+
+def test_a_disabled_node_tells_what_else_stands_in_the_way() -> None:
+    scene = Scene()
+    scene.nodes("n", policy={"enabled": False})
+    scene.nodes("m")
+    scene.claim("m", ONE)
+    large = asks(5, 99999)
+    new = {"instance": uuid(TWO), "project": "blue"}
+    assert scene.refused("claim", "n", **new, **large) == {"node_disabled", "insufficient"}
+    fields = {"instance": uuid(ONE), "destination": "n", **large}
+    assert scene.refused("resize", "m", **fields) == {"node_disabled", "insufficient"}
+    scene.nodes("m", policy={"enabled": False})
+    assert scene.refused("resize", "m", instance=uuid(ONE), **large) == {"node_disabled", "insufficient"}
 
 
 def test_a_node_in_use_is_removed_only_by_force_and_then_everything_is_given_back() -> None:
@@ -156,12 +189,12 @@ def test_hardware_that_shrank_shows_and_takes_nothing_from_those_who_hold_it() -
     policy = {**FRESH, "devices": [{"vendor": "10de"}]}
     gpu = {"name": "gpu", "match": [{}], "type": "pci", "count": 1, "affinity": "preferred"}
     scene.hypervisor("n", policy=policy, devices=[card])
-    scene.claim("n", ONE, **asks(8, 4096, devices=[gpu]))
+    scene.claim("n", ONE, **asks(4, 4096, devices=[gpu]))
     scene.world.inventories["n"] = {**HOST, "cpus": "0", "memory_mib": 1024}
     assert scene.refused("claim", "n", instance=uuid(TWO), project="blue", **asks()) == {"insufficient"}
     assert scene.devices("n", ONE) == {"0000:3b:00.0"}
     outcome = scene.applied("update", "n", instance=uuid(ONE), state="active")
-    assert outcome["usage"]["vcpus"] == {"used": 8, "capacity": 2}
+    assert outcome["usage"]["vcpus"] == {"used": 4, "capacity": 2}
     scene.applied("delete", "n", instance=uuid(ONE))
     assert scene.used("n") == {}
 
@@ -182,3 +215,42 @@ def test_a_command_for_a_node_that_nobody_registered_is_refused() -> None:
     assert scene.refused("claim", "n", instance=uuid(ONE), project="blue", **asks()) == {"node_unknown"}
     assert scene.refused("node.remove", "n") == {"node_unknown"}
     assert scene.refused("update", "n", instance=uuid(ONE), state="active") == {"node_unknown"}
+
+
+def told(outcome: Json) -> list[str]:
+    return [notice["code"] for notice in outcome.get("warnings", [])]
+
+
+def test_who_registers_a_node_hears_that_its_hypervisor_does_not_answer() -> None:
+    scene = Scene()
+    scene.world.silent.add("n")
+    assert told(scene.applied("node.put", "n", hypervisor=URI, policy=FRESH)) == ["hypervisor_unreachable"]
+    scene.world.silent.clear()
+    scene.world.inventories["n"] = HOST
+    assert told(scene.applied("node.put", "n", hypervisor=URI, policy=FRESH)) == []
+
+
+def test_who_takes_from_a_node_what_is_held_hears_what_it_is() -> None:
+    scene = Scene()
+    card = {"address": "0000:3b:00.0", "vendor": "10de", "product": "1db6"}
+    gpu = {"name": "gpu", "match": [{}], "type": "pci", "count": 1, "affinity": "preferred"}
+    scene.nodes("n", policy={"dedicated_cpus": "0-3"}, devices=[card])
+    scene.claim("n", ONE, **pinned(2, 4096), devices=[gpu])
+    smaller = {**HOST, "memory_mib": 2048}
+    outcome = scene.applied("node.put", "n", inventory=smaller, policy={"dedicated_cpus": "3"}, dry_run=True)
+    assert told(outcome) == ["cpu_not_dedicated", "device_not_offered", "used_above_capacity", "used_above_capacity"]
+    assert "0-1" in outcome["warnings"][0]["detail"]
+    assert scene.applied("node.put", "n", inventory=smaller, policy={})["warnings"]
+
+
+def test_reserved_pages_that_the_host_has_not_are_told_and_reserved_twice_refused() -> None:
+    scene = Scene()
+    layout = [{"id": 0, "cpus": "0-3", "memory_mib": 8704, "pages": [{"size_kib": 2048, "total": 16}]}]
+    pages = [{"cell": cell, "size_kib": size, "count": 1} for cell, size in ((0, 2048), (0, 4), (1, 2048))]
+    outcome = scene.applied("node.put", "n", inventory={**HOST, "cells": layout}, policy={"reserved": {"pages": pages}})
+    assert [notice["detail"] for notice in outcome["warnings"]] == [
+        "reserved.pages: cell 0 has no pages of 4 KiB",
+        "reserved.pages: the host has no cell 1",
+    ]
+    with pytest.raises(ValidationError, match="reserved twice"):
+        Policy.model_validate({"reserved": {"pages": [*pages, {**pages[0], "count": 5}]}})

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from schemas.outcomes import Reason
     from schemas.policy import Limit, Overhead
+    from worker.accounting.state.occupancy import Occupancy
 
 MILLION: Final = 1_000_000
 
@@ -60,7 +61,12 @@ def grows(amount: int, counter: str, own: Mapping[str, int]) -> bool:
 
 def capacity_of(total: int, reserved: int, ratio: Decimal) -> Capacity:
     """What may be handed out of ``total`` after ``reserved`` is kept back."""
-    return Capacity(total, reserved, max(0, total - reserved) * millionths(ratio) // MILLION)
+    return Capacity(total, reserved, handed_out(total, reserved, millionths(ratio)))
+
+
+def handed_out(total: int, reserved: int, ratio: int) -> int:
+    """The capacity at a ratio in millionths."""
+    return max(0, total - reserved) * ratio // MILLION
 
 
 def surcharge_of(overhead: Overhead) -> Surcharge | None:
@@ -73,14 +79,16 @@ def surcharge_of(overhead: Overhead) -> Surcharge | None:
 
 def shortages(
     capacity: Mapping[str, Capacity],
-    used: Mapping[str, int],
+    occupancy: Occupancy,
     charge: Mapping[str, int],
     own: Mapping[str, int],
     most: int = MOST_REASONS,
 ) -> list[Reason]:
-    """A reason for every resource of ``charge`` that is unknown here or would pass its capacity.
+    """A reason for every resource of ``charge`` that is unknown here, would pass its capacity, or is more than all.
 
-    What does not grow beyond ``own`` is never refused.
+    What one instance holds is never more than the hardware has, whatever the
+    ratio. What does not grow beyond ``own`` is never refused. ``occupancy`` is
+    without ``own``; the numbers told are those before the command.
     """
     reasons = Refusals(most)
     for name, requested in charge.items():
@@ -92,14 +100,16 @@ def shortages(
                 detail = f"the node has no {name}, and {requested} were requested"
                 reasons.listed.append(refusal("unknown_resource", detail, resource=name, requested=requested))
             continue
-        in_use = used.get(name, 0)
-        short_by = in_use + requested - known.capacity
+        others, held, planned = occupancy.used.get(name, 0), own.get(name, 0), occupancy.planned.get(name, 0)
+        in_use = others + held - planned
+        short_by = max(others + requested - known.capacity, requested - known.total)
         if short_by > 0 and reasons.room("insufficient"):
+            free = max(0, known.capacity - in_use)
             reasons.listed.append(
                 refusal(
                     "insufficient",
-                    f"{requested} {name} requested, {max(0, known.capacity - in_use)} of {known.capacity} free:"
-                    f" {short_by} too few",
+                    f"{requested} {name} requested{_besides(held, planned)}, {free} of {known.capacity} free"
+                    f"{_bound(requested, known)}: {short_by} too few",
                     resource=name,
                     requested=requested,
                     used=in_use,
@@ -108,6 +118,14 @@ def shortages(
                 )
             )
     return reasons.all()
+
+
+def _besides(held: int, planned: int) -> str:
+    return (f", {held} held" if held else "") + (f", {planned} asked for by others of this claim" if planned else "")
+
+
+def _bound(requested: int, known: Capacity) -> str:
+    return f", and no instance may have more than the {known.total} there are" if requested > known.total else ""
 
 
 def limit_breaches(

@@ -1,31 +1,33 @@
-"""The cells of a host, and whether a cell of a guest fits on one of them."""
+"""The cells of a host, and what is taken on each of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set, parse_cpu_mask
-from worker.accounting.host.capacity import MILLION, grows, millionths
-from worker.accounting.host.cpus import bits_of, mask_of, packable
-from worker.accounting.host.pages import Pages, holds, page_size_for
+from worker.accounting.host.capacity import millionths
+from worker.accounting.host.cpus import bits_of, mask_of
+from worker.accounting.host.pages import Pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from schemas.inventory import Cell, Inventory
     from schemas.policy import Policy
-    from worker.accounting.placing.guests import Guest, Need
 
 
 @dataclass(frozen=True, slots=True)
 class HostCell:
     """One NUMA cell of a host.
 
-    ``shared`` and ``dedicated`` are masks of online CPUs, with none in both.
+    ``shared`` and ``dedicated`` are masks of online CPUs, with none in both, and
+    ``usable`` is of those that the policy lets be one or the other.
     ``siblings`` are all sets of online CPUs that are threads of one core, in
     the inventory's order, in which they are used; ``cores`` are the same
     without the CPUs that are neither shared nor dedicated.
+    ``isolating`` tells whether a core can be given whole to one vCPU: not where
+    dedicated CPUs have siblings, which would be taken that nobody is charged for.
     Ratios are in millionths; ``pages`` are sorted by size.
     """
 
@@ -33,9 +35,10 @@ class HostCell:
     socket: int | None
     shared: int
     dedicated: int
+    usable: int
     siblings: tuple[int, ...]
     cores: tuple[int, ...]
-    threads_per_core: int
+    isolating: bool
     memory_mib: int
     pages: tuple[Pages, ...]
     physnets: frozenset[str]
@@ -45,11 +48,6 @@ class HostCell:
     vcpus_counter: str
     memory_counter: str
     shared_cpus: str
-
-    @property
-    def isolating(self) -> bool:
-        """Whether a core can be given whole to one vCPU: siblings would be taken that nobody is charged for."""
-        return self.threads_per_core == 1
 
 
 class Room(NamedTuple):
@@ -74,9 +72,10 @@ def host_cell(cell: Cell, online: int, shared: int, dedicated: int, policy: Poli
         socket=cell.socket,
         shared=cpus & shared,
         dedicated=cpus & dedicated,
+        usable=cpus & (shared | dedicated),
         siblings=tuple(siblings),
         cores=cores,
-        threads_per_core=max((core.bit_count() for core in cores), default=1),
+        isolating=all(core.bit_count() == 1 for core in cores if core & dedicated),
         memory_mib=cell.memory_mib,
         pages=tuple(
             Pages(size, total, reserved.get(size, 0), f"cell/{cell.id}/pages/{size}")
@@ -98,6 +97,12 @@ def host_cells(inventory: Inventory, online: int, shared: int, dedicated: int, p
     return tuple(host_cell(cell, online, shared, dedicated, policy) for cell in cells)
 
 
+def sharing_less(cell: HostCell, pinned: int) -> HostCell:
+    """The same cell where pinned CPUs are shared with nobody."""
+    shared = cell.shared & ~pinned
+    return replace(cell, shared=shared, shared_cpus=format_cpu_set(bits_of(shared)))
+
+
 def _cores(siblings: Iterable[int], usable: int) -> tuple[int, ...]:
     """Sibling sets without the CPUs that cannot be used."""
     return tuple(core & usable for core in siblings if core & usable)
@@ -114,66 +119,9 @@ def rooms_of(cells: Iterable[HostCell], used: Mapping[str, int], pinned: Iterabl
         Room(
             cell,
             (cell.dedicated | own & sum(cell.siblings)) & free if own else cell.dedicated & free,
-            _cores(cell.siblings, cell.shared | cell.dedicated | own) if own else cell.cores,
+            _cores(cell.siblings, cell.usable | own) if own else cell.cores,
             used.get(cell.vcpus_counter, 0),
             used.get(cell.memory_counter, 0),
         )
         for cell in cells
     ]
-
-
-def fitting_page_size(
-    room: Room, guest: Guest, need: Need, used: Mapping[str, int], own: Mapping[str, int]
-) -> int | None:
-    """The page size in KiB a guest cell would get on a host cell, or None if it does not fit there.
-
-    0 stands for a host that does not report pages. What does not grow beyond
-    ``own`` does not refuse.
-    """
-    size = _memory_page_size(room, guest, need, used, own)
-    if size is None or not _cpus_fit(room, guest, need, own):
-        return None
-    if guest.policy != "dedicated" and not _within_ratios(room, need, own):
-        return None
-    return size
-
-
-def _memory_page_size(
-    room: Room, guest: Guest, need: Need, used: Mapping[str, int], own: Mapping[str, int]
-) -> int | None:
-    cell, memory_mib = room.cell, need.memory_mib
-    if guest.page_size is not None:
-        return page_size_for(cell.pages, guest.page_size, memory_mib, used, own)
-    pinned = guest.policy != "shared"
-    if cell.pages:
-        smallest = cell.pages[0]
-        return smallest.size_kib if holds(smallest, memory_mib, used, own, whole=not pinned) else None
-    available = cell.memory_mib - room.memory_mib if pinned else cell.memory_mib
-    return 0 if memory_mib <= available or not grows(memory_mib, cell.memory_counter, own) else None
-
-
-def _cpus_fit(room: Room, guest: Guest, need: Need, own: Mapping[str, int]) -> bool:
-    cell = room.cell
-    if need.shared > cell.shared.bit_count() and grows(need.shared, cell.vcpus_counter, own):
-        return False
-    if guest.policy == "shared":
-        return True
-    if need.dedicated + need.emulator > room.free.bit_count():
-        return False
-    policy = guest.thread_policy
-    if policy == "require" and cell.threads_per_core == 1:
-        return False
-    if policy == "isolate" and not cell.isolating:
-        return False
-    return packable(room.cores, room.free, need.dedicated, need.emulator, policy, cell.threads_per_core)
-
-
-def _within_ratios(room: Room, need: Need, own: Mapping[str, int]) -> bool:
-    cell = room.cell
-    if (room.vcpus + need.shared) * MILLION > cell.shared.bit_count() * cell.vcpu_ratio and (
-        grows(need.shared, cell.vcpus_counter, own)
-    ):
-        return False
-    return (room.memory_mib + need.memory_mib) * MILLION <= cell.memory_mib * cell.memory_ratio or (
-        not grows(need.memory_mib, cell.memory_counter, own)
-    )

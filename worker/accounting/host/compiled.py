@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schemas.cpuset import format_cpu_set, parse_cpu_mask
 from schemas.inventory import Cell
-from worker.accounting.host.capacity import Capacity, Surcharge, capacity_of, surcharge_of
-from worker.accounting.host.cells import HostCell, host_cell, host_cells
-from worker.accounting.host.cpus import bits_of
+from worker.accounting.host.capacity import Capacity, Surcharge, capacity_of, handed_out, surcharge_of
+from worker.accounting.host.cells import HostCell, host_cell, host_cells, sharing_less
+from worker.accounting.host.cpus import bits_of, mask_of
 from worker.accounting.host.devices import Catalog, build_catalog
 
 if TYPE_CHECKING:
@@ -23,21 +23,23 @@ if TYPE_CHECKING:
 class Host:
     """What a node may hand out.
 
-    ``capacity`` has the plain resources; ``ceiling`` the same capacities as
-    bare numbers, for the short path through :func:`worker.accounting.placing.place.place`.
+    ``capacity`` has the plain resources; ``ceiling`` the same capacities and
+    ``hardware`` the same totals as bare numbers, for plain requests.
     ``cells`` is empty where the inventory knows of none; ``implicit`` is then
     the whole host as one cell. With ``pack``, cells that are in use are filled
-    first. ``shared_cpus`` are all CPUs that guests may share.
+    first. ``shared`` are all CPUs that guests may share.
     """
 
     capacity: Mapping[str, Capacity]
     ceiling: Mapping[str, int]
+    hardware: Mapping[str, int]
     surcharge: Surcharge | None
     limits: Mapping[str, Limit]
     traits: frozenset[str]
     cells: tuple[HostCell, ...]
     implicit: HostCell
     pack: bool
+    shared: frozenset[int]
     shared_cpus: str
     catalog: Catalog
 
@@ -56,14 +58,35 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
     return Host(
         capacity=capacity,
         ceiling={name: known.capacity for name, known in capacity.items()},
+        hardware={name: known.total for name, known in capacity.items()},
         surcharge=surcharge_of(policy.overhead),
         limits=dict(sorted(policy.limits.items())),
         traits=frozenset(inventory.traits) | frozenset(policy.traits),
         cells=host_cells(inventory, online, shared, dedicated, policy),
         implicit=host_cell(whole, online, shared, dedicated, policy),
         pack=policy.cell_strategy == "pack",
+        shared=frozenset(bits_of(shared)),
         shared_cpus=format_cpu_set(bits_of(shared)),
         catalog=build_catalog(inventory, policy, observed=observed),
+    )
+
+
+def without_pinned(host: Host, pinned: Mapping[int, object]) -> Host:
+    """The host as it is beside these pinned CPUs, of which a later policy may share some: nobody shares them yet."""
+    if not pinned or pinned.keys().isdisjoint(host.shared):
+        return host
+    shared = host.shared - pinned.keys()
+    known, mask = host.capacity["vcpus"], mask_of(pinned)
+    capacity = handed_out(len(shared), known.reserved, host.implicit.vcpu_ratio)
+    return replace(
+        host,
+        capacity={**host.capacity, "vcpus": Capacity(len(shared), known.reserved, capacity)},
+        ceiling={**host.ceiling, "vcpus": capacity},
+        hardware={**host.hardware, "vcpus": len(shared)},
+        cells=tuple(sharing_less(cell, mask) for cell in host.cells),
+        implicit=sharing_less(host.implicit, mask),
+        shared=shared,
+        shared_cpus=format_cpu_set(sorted(shared)),
     )
 
 

@@ -39,55 +39,81 @@ def bits_of(mask: int) -> list[int]:
     return bits
 
 
-def packable(
-    cores: Sequence[int], free: int, wanted: int, reserved: int, policy: ThreadPolicy | None, threads_per_core: int
-) -> bool:
-    """Whether :func:`pack` would find a way, given that ``wanted + reserved`` CPUs are free."""
-    if policy is None or policy == "prefer":
-        return True
+def attainable(cores: Iterable[int], free: int, reserved: int, policy: ThreadPolicy | None) -> int:
+    """How many vCPUs could have CPUs as the policy says, given that they and ``reserved`` emulator CPUs are free.
+
+    :func:`pack` finds a way for so many, and for no more.
+    """
     if policy == "isolate":
-        return isolated(cores, free, reserved, threads_per_core) >= max(wanted, 1)
-    sizes = sorted(((core & free).bit_count() for core in cores), reverse=True)
-    return any(size > 1 and size * count >= wanted for count, size in enumerate(sizes, 1))
+        return sum(core.bit_count() == 1 for core in cores if core & free) - reserved
+    if policy == "require":
+        sizes = sorted(((core & free).bit_count() for core in cores), reverse=True)
+        return max((size * count for count, size in enumerate(sizes, 1) if size > 1), default=0)
+    return free.bit_count() - reserved
 
 
-def isolated(cores: Sequence[int], free: int, reserved: int, threads_per_core: int) -> int:
-    """How many vCPUs could have a full core each, ``reserved`` emulator CPUs having cores to themselves too."""
-    whole = [core.bit_count() for core in cores if core & free == core]
-    return min(whole.count(threads_per_core), len(whole) - reserved)
-
-
-def pack(
-    cores: Sequence[int], free: int, wanted: int, reserved: int, policy: ThreadPolicy | None, threads_per_core: int
-) -> Packing:
+def pack(cores: Iterable[int], free: int, wanted: int, reserved: int, policy: ThreadPolicy | None) -> Packing:
     """Choose host CPUs out of ``free`` for ``wanted`` vCPUs and ``reserved`` emulator CPUs.
 
-    ``cores`` are the sibling sets in order of preference, and ``threads_per_core``
-    the size of the largest. As many threads of each core as possible are used,
-    so that siblings of the host are siblings in the guest:
+    ``cores`` are the sibling sets in order of preference. As many threads of
+    each core as possible are used, so that siblings of the host are siblings in
+    the guest:
 
     * ``prefer`` (and none given) settles for any free CPUs in the end,
     * ``require`` uses at least two threads of a core,
-    * ``isolate`` uses one thread of a core that is wholly free, also for emulator threads.
+    * ``isolate`` uses cores of one CPU, also for emulator threads.
 
     Raises:
-        ValueError: there is no way, as :func:`packable` would have told.
+        ValueError: there is no way, as :func:`attainable` would have told.
     """
-    cores_left = [left for core in cores if (left := core & free) and (policy != "isolate" or left == core)]
-    if policy == "isolate":
-        pins = _spread([left for left in cores_left if left.bit_count() == threads_per_core], 1, wanted)
-    else:
-        pins = _siblings_first(cores_left, wanted, fewest=2 if policy == "require" else 1)
+    left = _left(cores, free, policy)
+    pins = _siblings_first(left, wanted, fewest=2 if policy == "require" else 1)
     if pins is None:
         raise ValueError("the guest's CPUs do not fit on these cores")
-    return Packing(pins, _beside(cores_left, pins, reserved, whole_cores=policy == "isolate") if reserved else [])
+    return Packing(pins, _beside(left, pins, reserved))
 
 
-def _beside(cores_left: Sequence[int], pins: Sequence[int], reserved: int, *, whole_cores: bool) -> list[int]:
-    """CPUs for emulator threads out of what the pins leave; on other cores than theirs with ``whole_cores``."""
+def extended(
+    cores: Sequence[int], free: int, pins: Sequence[int], more: int, policy: ThreadPolicy | None
+) -> list[int] | None:
+    """CPUs for ``more`` vCPUs of a guest that has ``pins`` already, or None where that breaks the policy.
+
+    Those beside the CPUs it has come first, and of them those that give a
+    sibling to one that has none: all together are to lie as if packed at once.
+    """
+    has = mask_of(pins)
+    begun = [(bits_of(core & free & ~has), (core & has).bit_count()) for core in cores if core & has]
+    added = [rest[0] for rest, count in begun if rest and count == 1]
+    added += [cpu for rest, count in begun for cpu in rest[count == 1 :]]
+    del added[more:]
+    untouched = _left((core for core in cores if not core & has), free, policy)
+    fresh = _siblings_first(untouched, more - len(added), fewest=2 if policy == "require" else 1)
+    if fresh is None or not follows(cores, has | mask_of([*added, *fresh]), policy):
+        return None
+    return added + fresh
+
+
+def follows(cores: Iterable[int], pins: int, policy: ThreadPolicy | None) -> bool:
+    """Whether CPUs lie on their cores as the policy wants: each beside a sibling but at most one, or each alone."""
+    used = [core for core in cores if core & pins]
+    if policy == "isolate":
+        return all(core.bit_count() == 1 for core in used)
+    return policy != "require" or sum((core & pins).bit_count() == 1 for core in used) <= 1
+
+
+def _left(cores: Iterable[int], free: int, policy: ThreadPolicy | None) -> list[int]:
+    """What is free of each core, of those that the policy admits."""
+    return [left for core in cores if (left := core & free) and (policy != "isolate" or core.bit_count() == 1)]
+
+
+def _beside(left: Iterable[int], pins: Iterable[int], reserved: int) -> list[int]:
+    """CPUs for emulator threads out of what the pins leave.
+
+    Raises:
+        ValueError: there are not so many.
+    """
     taken = mask_of(pins)
-    rest = [left & ~taken for left in cores_left if not (whole_cores and left & taken)]
-    emulator = [cpu for left in rest for cpu in bits_of(left)][:reserved]
+    emulator = [cpu for some in left for cpu in bits_of(some & ~taken)][:reserved] if reserved else []
     if len(emulator) < reserved:
         raise ValueError("no CPU is left for the emulator threads")
     return emulator
@@ -95,6 +121,8 @@ def _beside(cores_left: Sequence[int], pins: Sequence[int], reserved: int, *, wh
 
 def _siblings_first(cores_left: Sequence[int], wanted: int, *, fewest: int) -> list[int] | None:
     """CPUs with as many threads of each core as there are enough cores for; with ``fewest`` 1, any at last."""
+    if not wanted:
+        return []
     most = max((left.bit_count() for left in cores_left), default=0)
     for threads in range(most, fewest - 1, -1):
         pins = _spread([left for left in cores_left if left.bit_count() >= threads], threads, wanted)

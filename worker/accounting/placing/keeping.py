@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.cpuset import parse_cpu_set
-from worker.accounting.host.cpus import Packing, mask_of, pack, packable
+from worker.accounting.host.cpus import Packing, attainable, extended, follows, mask_of, pack
 from worker.accounting.host.devices import bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from schemas.requests import ThreadPolicy
     from worker.accounting.host.cells import Room
     from worker.accounting.host.devices import Catalog
     from worker.accounting.placing.guests import Guest, GuestCell
@@ -32,17 +33,40 @@ class FormerCell(NamedTuple):
 
 
 class Former(NamedTuple):
-    """What an instance holds: the mask of its CPUs, its cells by number, its devices by request."""
+    """What an instance holds: the mask of its CPUs, its cells by number, its devices by request; and by which rules.
+
+    ``thread_policy`` is that of its CPUs. ``backed`` tells that its memory has
+    pages of its own, and ``rated`` that the memory ratio bounds it.
+    """
 
     pins: int
     cells: Mapping[int, FormerCell]
     devices: Mapping[str, frozenset[tuple[str, str | None]]]
+    thread_policy: ThreadPolicy | None = None
+    backed: bool = True
+    rated: bool = True
 
 
 NOTHING: Final = Former(0, {}, {})
 
 
-def former_of(held: Sequence[Placement]) -> Former:
+class Licence(NamedTuple):
+    """What a guest is charged now and may be charged again: in all, of backed memory, and of memory under a ratio.
+
+    What is held under another rule is none under this one.
+    """
+
+    own: Mapping[str, int]
+    backed: Mapping[str, int]
+    rated: Mapping[str, int]
+
+
+def licence_of(own: Mapping[str, int], former: Former) -> Licence:
+    """What may be held as before of what the instance is charged."""
+    return Licence(own, own if former.backed else {}, own if former.rated else {})
+
+
+def former_of(held: Sequence[Placement], thread_policy: ThreadPolicy | None = None) -> Former:
     """What the placements of one instance on one node say of where it is; the first says where its cells are."""
     if not held:
         return NOTHING
@@ -60,7 +84,15 @@ def former_of(held: Sequence[Placement]) -> Former:
     for device in assignment["devices"]:
         known = devices.get(device["name"], frozenset())
         devices[device["name"]] = known | {(device["address"], device.get("mdev_type"))}
-    return Former(mask_of(pins), cells, devices)
+    charge, sized = held[0].charge, any(cell["page_size_kib"] is not None for cell in assignment["cells"])
+    return Former(
+        mask_of(pins),
+        cells,
+        devices,
+        thread_policy,
+        backed="pcpus" in charge or sized,
+        rated="pcpus" not in charge or "vcpus" in charge,
+    )
 
 
 def kept_offers(catalog: Catalog, former: Former, name: str) -> int:
@@ -94,48 +126,57 @@ def positions_as_before(former: Former, rooms: Sequence[Room], rows: Sequence[in
     return positions if fits and len(set(positions)) == len(positions) else None
 
 
-def packing(room: Room, cell: GuestCell, guest: Guest, before: FormerCell | None) -> Packing:
-    """Host CPUs for a guest cell on a host cell where it fits: those it has, as far as the thread policy allows."""
-    if before is not None and before.host_cell == room.cell.id:
-        kept = _keeping(room, cell, guest, before)
-        if kept is not None:
-            return kept
-    return pack(
-        room.cores,
-        room.free,
-        cell.need.dedicated,
-        cell.need.emulator,
-        guest.thread_policy,
-        room.cell.threads_per_core,
-    )
+def kept_on(room: Room, number: int, guest: Guest, former: Former) -> Packing | None:
+    """The CPUs a guest cell has on a host cell already, and more for vCPUs that are new.
 
-
-def _keeping(room: Room, cell: GuestCell, guest: Guest, before: FormerCell) -> Packing | None:
-    """What the cell has, and more for vCPUs that are new; None if that breaks the thread policy."""
+    None where it has none there, or where it would come by more, or by an
+    arrangement that follows the thread policy, only with others. What was given
+    under this policy may stay in any case as it is.
+    """
+    cell, before = guest.cells[number], former.cells.get(number)
+    if before is None or before.host_cell != room.cell.id:
+        return None
     kept = {vcpu: before.pins[vcpu] for vcpu in cell.dedicated if vcpu in before.pins}
-    emulator = list(before.emulator[: cell.need.emulator])
-    taken = mask_of([*kept.values(), *emulator])
-    if not kept or taken & ~room.free or not _follows(room, mask_of(kept.values()), taken, guest):
+    as_it_is = Packing(list(kept.values()), list(before.emulator[: cell.need.emulator]))
+    if not kept:
         return None
-    more, reserved = len(cell.dedicated) - len(kept), cell.need.emulator - len(emulator)
-    if not more and not reserved:
-        return Packing(list(kept.values()), emulator)
-    host, policy, free = room.cell, guest.thread_policy, room.free & ~taken
-    cores = [core for core in room.cores if not core & taken] if policy == "isolate" else room.cores
-    if not packable(cores, free, more, reserved, policy, host.threads_per_core):
-        return None
-    added = pack(cores, free, more, reserved, policy, host.threads_per_core)
-    fresh = iter(added.pins)
-    pins = [kept[vcpu] if vcpu in kept else next(fresh) for vcpu in cell.dedicated]
-    return Packing(pins, emulator + added.emulator)
+    grows = len(kept) < cell.need.dedicated or len(as_it_is.emulator) < cell.need.emulator
+    stays = not grows and guest.thread_policy == former.thread_policy
+    if stays and len(kept) == len(before.pins):
+        return as_it_is
+    if (packed := _enlarged(room, cell, guest, kept, as_it_is)) is not None:
+        return packed
+    reach = attainable(room.cores, room.free, cell.need.emulator, guest.thread_policy)
+    return as_it_is if stays and reach < cell.need.dedicated else None
 
 
-def _follows(room: Room, pins: int, taken: int, guest: Guest) -> bool:
-    """Whether CPUs lie on their cores as the thread policy wants."""
-    used = [core for core in room.cores if core & taken]
-    if guest.thread_policy == "isolate":
-        whole = all(core & ~room.free == 0 and (core & taken).bit_count() == 1 for core in used)
-        return whole and all(core.bit_count() == room.cell.threads_per_core for core in used if core & pins)
-    if guest.thread_policy == "require":
-        return sum((core & pins).bit_count() == 1 for core in used) <= 1
-    return True
+def _enlarged(room: Room, cell: GuestCell, guest: Guest, kept: Mapping[int, int], as_it_is: Packing) -> Packing | None:
+    """The CPUs that are kept and as many more as are wanted; None if all together do not follow the thread policy."""
+    pins, emulator, policy = as_it_is.pins, as_it_is.emulator, guest.thread_policy
+    taken = mask_of([*pins, *emulator])
+    if taken & ~room.free or not follows(room.cores, mask_of(emulator), _alone(guest)):
+        return None
+    added = extended(room.cores, room.free & ~taken, pins, cell.need.dedicated - len(pins), policy)
+    if added is None:
+        return None
+    free = room.free & ~mask_of([*pins, *added, *emulator])
+    reserved = cell.need.emulator - len(emulator)
+    if reserved > attainable(room.cores, free, 0, _alone(guest)):
+        return None
+    fresh = iter(added)
+    more = pack(room.cores, free, reserved, 0, _alone(guest)).pins
+    return Packing([kept[vcpu] if vcpu in kept else next(fresh) for vcpu in cell.dedicated], emulator + more)
+
+
+def packing(room: Room, number: int, guest: Guest, former: Former) -> Packing:
+    """Host CPUs for a guest cell on a host cell where it fits: those it has, as far as the thread policy allows."""
+    kept = kept_on(room, number, guest, former)
+    if kept is not None:
+        return kept
+    need = guest.cells[number].need
+    return pack(room.cores, room.free, need.dedicated, need.emulator, guest.thread_policy)
+
+
+def _alone(guest: Guest) -> ThreadPolicy | None:
+    """The thread policy of emulator threads: cores of their own if the vCPUs have that, else any CPU."""
+    return "isolate" if guest.thread_policy == "isolate" else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set
-from worker.accounting.host.cells import fitting_page_size, rooms_of
-from worker.accounting.host.cpus import bits_of, mask_of
-from worker.accounting.placing.keeping import packing, positions_as_before
+from worker.accounting.host.cells import rooms_of
+from worker.accounting.placing.fitting import fitting
+from worker.accounting.placing.keeping import kept_on, licence_of, packing, positions_as_before
 from worker.accounting.placing.matching import choose, everywhere
 from worker.accounting.placing.nearby import Nearby
 from worker.accounting.placing.search import arrange, matchable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from worker.accounting.host.compiled import Host
     from worker.accounting.host.cpus import Packing
     from worker.accounting.host.devices import Demand
+    from worker.accounting.placing.fitting import Lack
     from worker.accounting.placing.guests import Guest, GuestCell, Need
     from worker.accounting.placing.keeping import Former
     from worker.accounting.placing.matching import Choice
@@ -38,18 +39,47 @@ class Layout(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Which page size each guest cell would get on each host cell, by position; None where it does not fit."""
+    """What each guest cell would find on each host cell, by position: its page size, or what it lacks there."""
 
     rooms: Sequence[Room]
-    sizes: Mapping[Need, Sequence[int | None]]
+    found: Sequence[Sequence[int | list[Lack]]]
 
-    def rows(self, guest: Guest) -> list[int]:
+    def rows(self) -> list[int]:
         """For each guest cell the mask of positions where it fits."""
-        masks = {
-            need: sum(1 << position for position, size in enumerate(sizes) if size is not None)
-            for need, sizes in self.sizes.items()
-        }
-        return [masks[cell.need] for cell in guest.cells]
+        masks: dict[int, int] = {}
+        for found in self.found:
+            if id(found) not in masks:
+                fits = (1 << position for position, size in enumerate(found) if isinstance(size, int))
+                masks[id(found)] = sum(fits)
+        return [masks[id(found)] for found in self.found]
+
+    def page_size(self, number: int, position: int) -> int:
+        """The size in KiB of the pages a guest cell gets where it fits; 0 where the host does not report pages."""
+        size = self.found[number][position]
+        if not isinstance(size, int):
+            raise ValueError(f"guest cell {number} does not fit on cell {self.rooms[position].cell.id}")  # noqa: TRY004
+        return size
+
+
+def tabulated(
+    rooms: Sequence[Room], guest: Guest, used: Mapping[str, int], own: Mapping[str, int], former: Former
+) -> Table:
+    """Hold each guest cell against each host cell; those that are alike and not on the host yet, once."""
+    licence = licence_of(own, former)
+    known: dict[Need, list[int | list[Lack]]] = {}
+    table: list[list[int | list[Lack]]] = []
+    for number, cell in enumerate(guest.cells):
+        here = number in former.cells
+        found = None if here else known.get(cell.need)
+        if found is None:
+            found = [
+                fitting(room, guest, cell.need, used, licence, pinned=kept_on(room, number, guest, former) is not None)
+                for room in rooms
+            ]
+        if not here:
+            known[cell.need] = found
+        table.append(found)
+    return Table(rooms, table)
 
 
 def lay(
@@ -65,16 +95,14 @@ def lay(
     if len(cells) < len(guest.cells):
         return [too_few_cells(len(guest.cells), len(cells))]
     rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned, former.pins), guest, host, demand)
-    needs = {cell.need for cell in guest.cells}
-    used = occupancy.used
-    table = Table(rooms, {n: [fitting_page_size(room, guest, n, used, own) for room in rooms] for n in needs})
-    rows = table.rows(guest)
+    table = tabulated(rooms, guest, occupancy.used, own, former)
+    rows = table.rows()
     nearby = Nearby([room.cell for room in rooms], guest, demand)
     positions = positions_as_before(former, rooms, rows)
     if positions is None or not nearby.satisfied(sum(1 << position for position in positions)):
         positions = arrange(rows, nearby if demand.wants or nearby.networks else None)
     if positions is None:
-        return _why_not(table, rows, guest, nearby, occupancy, own)
+        return _why_not(table, rows, guest, nearby, occupancy)
     return Layout(*_laid(guest, table, positions, host, former), nearby.choice)
 
 
@@ -106,25 +134,16 @@ def _laid(
     assigned: list[dict[str, object]] = []
     for number, (cell, position) in enumerate(zip(guest.cells, positions, strict=True)):
         room = table.rooms[position]
-        size = table.sizes[cell.need][position] or 0
+        size = table.page_size(number, position)
         packed = None
         if guest.policy != "shared":
-            packed = packing(room, cell, guest, former.cells.get(number))
-            pins |= _taken(room.cores, packed, guest)
+            packed = packing(room, number, guest, former)
+            pins.update(packed.pins, packed.emulator)
         _charge_cell(charge, room.cell, cell, size)
         assigned.append(_assigned(number, cell, room.cell, packed, size if guest.page_size is not None else None))
     if guest.emulator_threads == "share" and guest.policy != "shared":
         assigned[0]["emulator_cpus"] = host.shared_cpus
     return charge, frozenset(pins), assigned
-
-
-def _taken(cores: Sequence[int], packed: Packing, guest: Guest) -> set[int]:
-    """The CPUs that are the guest's alone: with ``isolate`` those beside them on their cores too."""
-    cpus = {*packed.pins, *packed.emulator}
-    if guest.thread_policy == "isolate":
-        mask = mask_of(cpus)
-        cpus.update(cpu for core in cores if core & mask for cpu in bits_of(core))
-    return cpus
 
 
 def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_kib: int) -> None:
@@ -152,13 +171,11 @@ def _assigned(
     }
 
 
-def _why_not(
-    table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, occupancy: Occupancy, own: Mapping[str, int]
-) -> list[Reason]:
+def _why_not(table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, occupancy: Occupancy) -> list[Reason]:
     """What stands in the way: room for the cells, else the networks, else the devices near them."""
     demand = nearby.demand
     if not matchable(rows):
-        refused = [why_no_cells(table.rooms, rows, guest, occupancy.used, own)]
+        refused = [why_no_cells(table.rooms, rows, guest, table.found)]
         anywhere = everywhere(demand)
         if choose(demand, anywhere) is None:
             refused += why_no_devices(demand, anywhere, occupancy.held)

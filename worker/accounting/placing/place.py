@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from worker.accounting.host.capacity import limit_breaches, shortages
+from worker.accounting.host.compiled import without_pinned
 from worker.accounting.host.devices import Demand, Stock
 from worker.accounting.placing.guests import device_contradictions, guest_of
 from worker.accounting.placing.keeping import former_of, kept_offers
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from schemas.outcomes import Reason
-    from schemas.requests import DeviceRequest, Resources, Topology, Traits
+    from schemas.requests import DeviceRequest, Resources, ThreadPolicy, Topology, Traits
     from worker.accounting.host.compiled import Host
     from worker.accounting.placing.guests import Guest
     from worker.accounting.placing.keeping import Former
@@ -56,6 +57,7 @@ def place(
     *,
     own: Mapping[str, int] = _NOTHING,
     held: Sequence[Placement] = (),
+    thread_policy: ThreadPolicy | None = None,
     most: int = MOST_REASONS,
 ) -> Placement | list[Reason]:
     """Find room for ``shape``, or say everything that stands against it.
@@ -63,30 +65,30 @@ def place(
     ``occupancy`` is without what the instance itself holds on the node, and
     ``own`` is what it is charged there now: a counter that does not grow
     beyond it never refuses. ``held`` are its placements there, the one in use
-    first: cells, CPUs and devices stay the same as far as they can. Of each sort of
-    reasons ``most`` are listed, and the others counted.
+    first: cells, CPUs and devices stay the same as far as they can. Its CPUs
+    were given under ``thread_policy``. Of each sort of reasons ``most`` are listed,
+    and the others counted.
     """
+    if occupancy.pinned or held:
+        host = without_pinned(host, _pinned(occupancy, shape, held))
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
-        if _fits(host.ceiling, occupancy.used, charge, own):
+        if _fits(host, occupancy.used, charge, own):
             return Placement(charge)
-    return _place(host, occupancy, shape, own, former_of(held), most)
+    return _place(host, occupancy, shape, own, former_of(held, thread_policy), most)
 
 
 def _place(
     host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former, most: int
 ) -> Placement | list[Reason]:
     resources, topology = shape.resources, shape.topology
-    charge = plain_charge(host, resources)
     refused = device_contradictions(shape.devices)
     guest = None if topology is None else guest_of(resources, topology)
+    charge = _amounts(host, resources, guest)
     if isinstance(guest, list):
         refused += guest
         guest = None
-        del charge["vcpus"]
-    elif guest is not None:
-        charge = {**_cpus(guest), **{name: amount for name, amount in charge.items() if name != "vcpus"}}
-    reasons = refused + shortages(host.capacity, occupancy.used, charge, own, most)
+    reasons = refused + shortages(host.capacity, occupancy, charge, own, most)
     reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own, most)
     if shape.traits is not None:
         reasons += trait_breaches(host.traits, shape.traits, most)
@@ -115,18 +117,39 @@ def plain_charge(host: Host, resources: Resources) -> Counters:
     return charge
 
 
+def requested(host: Host, shape: Request) -> Counters:
+    """The plain amounts of a request, of CPUs the shared and the dedicated ones; none of vCPUs that contradict it."""
+    guest = None if shape.topology is None else guest_of(shape.resources, shape.topology)
+    return _amounts(host, shape.resources, guest)
+
+
+def _amounts(host: Host, resources: Resources, guest: Guest | list[Reason] | None) -> Counters:
+    charge = plain_charge(host, resources)
+    if guest is None:
+        return charge
+    del charge["vcpus"]
+    return charge if isinstance(guest, list) else {**_cpus(guest), **charge}
+
+
 def _cpus(guest: Guest) -> Counters:
     """Shared vCPUs and dedicated CPUs, which are separate resources."""
     return {name: amount for name, amount in (("vcpus", guest.vcpus), ("pcpus", guest.pcpus)) if amount}
 
 
-def _fits(
-    ceiling: Mapping[str, int], used: Mapping[str, int], charge: Mapping[str, int], own: Mapping[str, int]
-) -> bool:
+def _fits(host: Host, used: Mapping[str, int], charge: Mapping[str, int], own: Mapping[str, int]) -> bool:
+    ceiling, hardware = host.ceiling, host.hardware
     for name, amount in charge.items():
-        if used.get(name, 0) + amount > ceiling.get(name, 0) and amount > own.get(name, 0):
+        enough = used.get(name, 0) + amount <= ceiling.get(name, 0) and amount <= hardware.get(name, 0)
+        if not enough and amount > own.get(name, 0):
             return False
     return True
+
+
+def _pinned(occupancy: Occupancy, shape: Request, held: Sequence[Placement]) -> Mapping[int, object]:
+    """The CPUs that others have alone, and those of its own that an instance with dedicated CPUs may keep."""
+    if shape.topology is None or shape.topology.cpu_policy == "shared":
+        return occupancy.pinned
+    return {**occupancy.pinned, **dict.fromkeys(cpu for placement in held for cpu in placement.pins)}
 
 
 def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former) -> Demand:

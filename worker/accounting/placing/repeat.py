@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from worker.accounting.host.compiled import without_pinned
 from worker.accounting.placing.place import place
 from worker.accounting.rules.decision import reason
 from worker.accounting.state.occupancy import Occupancy, Placement
@@ -56,7 +57,7 @@ def room_for(host: Host, occupancy: Occupancy, shape: Request, most: int) -> Roo
         more = 1
         if shape.topology is None and not shape.devices:
             # nothing but amounts: the last that fits is known at once, and tried next to hear why no more do
-            more = min(most - times, _amounts(host.ceiling, beside.used, result.charge))
+            more = min(most - times, _amounts(without_pinned(host, beside.pinned).ceiling, beside.used, result.charge))
         for name, amount in result.charge.items():
             beside.used[name] = beside.used.get(name, 0) + amount * more
         beside.pinned.update(dict.fromkeys(result.pins, _SOMEBODY))

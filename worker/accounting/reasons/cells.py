@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from schemas.cpuset import format_cpu_set
-from worker.accounting.host.capacity import MILLION, grows
-from worker.accounting.host.cpus import isolated
-from worker.accounting.host.pages import Pages, candidates, free_pages
 from worker.accounting.placing.search import unmatched
 from worker.accounting.reasons.refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from schemas.outcomes import Reason
     from worker.accounting.host.cells import Room
-    from worker.accounting.placing.guests import Guest, Need
+    from worker.accounting.placing.fitting import Lack
+    from worker.accounting.placing.guests import Guest
 
 MAX_CELLS: Final = 64
 """How many host cells one reason tells about."""
 
 MAX_NEEDS: Final = 8
 """For how many different guest cells it tells what a host cell lacks."""
-
-Lack = dict[str, object]
-"""One thing a host cell has too little of: ``resource``, ``requested``, ``free``, ``short_by``."""
 
 
 def too_few_cells(wanted: int, present: int) -> Reason:
@@ -43,17 +37,20 @@ def too_few_cells(wanted: int, present: int) -> Reason:
 
 
 def why_no_cells(
-    rooms: Sequence[Room], rows: Sequence[int], guest: Guest, used: Mapping[str, int], own: Mapping[str, int]
+    rooms: Sequence[Room], rows: Sequence[int], guest: Guest, found: Sequence[Sequence[int | list[Lack]]]
 ) -> Reason:
-    """What each host cell lacks for the guest cells that are left over when as many as can be have found room."""
+    """What each host cell lacks for the guest cells that are left over when as many as can be have found room.
+
+    ``found`` is for each guest cell what was found out on each of the host cells.
+    """
     left = unmatched(rows) or []
     left = [number for number, cell in enumerate(guest.cells) if cell.need in {guest.cells[i].need for i in left}]
     shown: list[dict[str, object]] = []
     for position, room in _first_cells(rooms):
         entry: dict[str, object] = {"cell": room.cell.id}
-        if fitting := [number for number, row in enumerate(rows) if row >> position & 1]:
-            entry["fits"] = format_cpu_set(fitting)
-        if lacking := _lacking(room, guest, [n for n in left if n not in fitting], used, own):
+        if fits := [number for number, row in enumerate(rows) if row >> position & 1]:
+            entry["fits"] = format_cpu_set(fits)
+        if lacking := _lacking({number: found[number][position] for number in left}):
             entry["lacks"] = lacking
         shown.append(entry)
     short_by = len(unmatched(rows) or [])
@@ -68,102 +65,20 @@ def why_no_cells(
     )
 
 
-def _lacking(
-    room: Room, guest: Guest, numbers: Sequence[int], used: Mapping[str, int], own: Mapping[str, int]
-) -> list[Lack]:
-    """What the cell lacks for the guest cells ``numbers``; alike ones are named together."""
-    alike: dict[Need, list[int]] = {}
-    for number in numbers:
-        alike.setdefault(guest.cells[number].need, []).append(number)
+def _lacking(found: Mapping[int, int | list[Lack]]) -> list[Lack]:
+    """What a host cell lacks for some guest cells; those that lack the same are named together."""
+    alike: list[tuple[list[Lack], list[int]]] = []
+    for number, lacking in found.items():
+        if isinstance(lacking, int):
+            continue
+        members = next((members for known, members in alike if known == lacking), None)
+        if members is None:
+            alike.append((lacking, [number]))
+        else:
+            members.append(number)
     return [
-        {"guest_cells": format_cpu_set(members), **lack}
-        for need, members in islice(alike.items(), MAX_NEEDS)
-        for lack in lacks(room, guest, need, used, own)
+        {"guest_cells": format_cpu_set(members), **lack} for lacking, members in alike[:MAX_NEEDS] for lack in lacking
     ]
-
-
-def lacks(room: Room, guest: Guest, need: Need, used: Mapping[str, int], own: Mapping[str, int]) -> Iterator[Lack]:
-    """All that keeps a guest cell off a host cell."""
-    yield from _memory_lacks(room, guest, need, used, own)
-    yield from _cpu_lacks(room, guest, need, own)
-    if guest.policy == "dedicated":
-        return
-    cell = room.cell
-    vcpu_limit = cell.shared.bit_count() * cell.vcpu_ratio // MILLION
-    if room.vcpus + need.shared > vcpu_limit and grows(need.shared, cell.vcpus_counter, own):
-        yield _lack("vcpus", need.shared, vcpu_limit - room.vcpus)
-    memory_limit = cell.memory_mib * cell.memory_ratio // MILLION
-    if room.memory_mib + need.memory_mib > memory_limit and grows(need.memory_mib, cell.memory_counter, own):
-        yield _lack("memory_mib", need.memory_mib, memory_limit - room.memory_mib)
-
-
-def _lack(resource: str, requested: int, free: int) -> Lack:
-    return {"resource": resource, "requested": requested, "free": max(0, free), "short_by": requested - free}
-
-
-def _memory_lacks(
-    room: Room, guest: Guest, need: Need, used: Mapping[str, int], own: Mapping[str, int]
-) -> Iterator[Lack]:
-    cell = room.cell
-    pinned = guest.policy != "shared"
-    if guest.page_size is None and not cell.pages:
-        free = cell.memory_mib - (room.memory_mib if pinned else 0)
-        if need.memory_mib > free and grows(need.memory_mib, cell.memory_counter, own):
-            yield _lack("memory_mib", need.memory_mib, free)
-        return
-    options = candidates(cell.pages, guest.page_size or "small")
-    if not options:
-        size = guest.page_size if isinstance(guest.page_size, int) else None
-        yield {
-            "resource": "pages",
-            "page_size_kib": size,
-            "requested": None if size is None else need.memory_mib * 1024 // size,
-            "free": 0,
-        }
-        return
-    whole = guest.page_size is None and not pinned
-    found = [_page_lack(some, need, used, own, whole=whole) for some in options]
-    if None not in found:
-        yield min((lack for lack in found if lack is not None), key=_missing_kib)
-
-
-def _page_lack(some: Pages, need: Need, used: Mapping[str, int], own: Mapping[str, int], *, whole: bool) -> Lack | None:
-    """What is missing to back a guest cell's memory with these pages; None if nothing is."""
-    requested, rest = divmod(need.memory_mib * 1024, some.size_kib)
-    if rest:
-        return {"resource": "page_multiple", "page_size_kib": some.size_kib, "requested": need.memory_mib}
-    free = some.total if whole else free_pages(some, used)
-    if requested <= free or not grows(requested, some.counter, own):
-        return None
-    return {**_lack("pages", requested, free), "page_size_kib": some.size_kib}
-
-
-def _missing_kib(lack: Lack) -> tuple[bool, int]:
-    short_by, size = lack.get("short_by"), lack["page_size_kib"]
-    missing = short_by * size if isinstance(short_by, int) and isinstance(size, int) else 0
-    return lack["resource"] == "page_multiple", missing
-
-
-def _cpu_lacks(room: Room, guest: Guest, need: Need, own: Mapping[str, int]) -> Iterator[Lack]:
-    cell = room.cell
-    shared = cell.shared.bit_count()
-    if need.shared > shared and grows(need.shared, cell.vcpus_counter, own):
-        yield _lack("shared_cpus", need.shared, shared)
-    if guest.policy == "shared":
-        return
-    wanted, free = need.dedicated + need.emulator, room.free.bit_count()
-    if wanted > free:
-        yield _lack("dedicated_cpus", wanted, free)
-    if guest.thread_policy == "isolate":
-        if not cell.isolating:
-            yield _lack("cores_without_siblings", wanted, 0)
-        elif (cores := isolated(room.cores, room.free, need.emulator, cell.threads_per_core)) < need.dedicated:
-            yield _lack("free_cores", need.dedicated, cores)
-    elif guest.thread_policy == "require":
-        sizes = sorted(((core & room.free).bit_count() for core in room.cores), reverse=True)
-        reach = max((size * count for count, size in enumerate(sizes, 1) if size > 1), default=0)
-        if reach < max(need.dedicated, 1):
-            yield _lack("sibling_cpus", max(need.dedicated, 1), reach)
 
 
 def why_no_networks(rooms: Sequence[Room], rows: Sequence[int], guest: Guest) -> Reason:
@@ -200,9 +115,9 @@ def _sentence(shown: Sequence[Mapping[str, object]]) -> str:
 
 def _cell_words(entry: Mapping[str, object]) -> str:
     lacking = entry.get("lacks")
-    if not isinstance(lacking, list):
-        return f"has room for guest cell {entry['fits']}"
-    return "lacks " + ", ".join(_words(lack) for lack in lacking)
+    if isinstance(lacking, list):
+        return "lacks " + ", ".join(_words(lack) for lack in lacking)
+    return f"has room for guest cell {entry.get('fits', 'none')}"
 
 
 def _words(lack: Lack) -> str:

@@ -10,7 +10,7 @@ from worker.accounting.reasons.refusals import MOST_REASONS, Collected
 from worker.accounting.rules.decision import Decision, reason, rejected
 from worker.accounting.rules.fit import fit, unreachable
 from worker.accounting.state.instances import Holding, Instance, request_of
-from worker.accounting.state.occupancy import Placement, beside
+from worker.accounting.state.occupancy import Placement, planned
 from worker.accounting.state.view import Question
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ _LISTED_IN_ALL: Final = 2048
 def claim(view: View, command: Claim, now: datetime) -> Decision | Question:
     """Charge a node, or nodes, for new instances."""
     members = command.members()
-    refusals = [why for member in members for why in _barred(view, member)]
+    refusals = [
+        why if command.instances is None else _about(member, why) for member in members for why in _barred(view, member)
+    ]
     if refusals:
         return rejected(command.node, refusals)
     if command.instances is not None:
@@ -74,18 +76,23 @@ def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now
         if isinstance(result, Question):
             question |= result
         elif isinstance(result, list):
-            refusals.add(result)
+            refusals.add([_about(member, why) for why in result])
         else:
             instance = claimed(view, command, member, member.node, result, now)
             instances.append(instance)
             node = scratch.nodes[member.node]
-            scratch.nodes[node.name] = replace(node, occupancy=beside(node.occupancy, instance.id, result))
+            scratch.nodes[node.name] = replace(node, occupancy=planned(node.occupancy, instance.id, result))
     if question.inventories:
         return question
     if reasons := refusals.all():
         return Decision("rejected", command.node, reasons)
     assignments = tuple((i, i.holdings[0].node, i.holdings[0].placement.assignment) for i in instances)
     return Decision("applied", command.node, instances=tuple(instances), assignments=assignments)
+
+
+def _about(member: ClaimMember, why: Reason) -> Reason:
+    """The reason with the member of the claim that it is about."""
+    return why.model_copy(update={"instance": member.instance})
 
 
 def claimed(
@@ -137,19 +144,23 @@ def _adoptable(instance: Instance, node: str) -> bool:
     return all(holding.role == "orphan" and holding.node == node for holding in instance.holdings)
 
 
-def _orphaned(view: View, member: ClaimMember, node: str) -> Sequence[Placement]:
+def _orphaned(view: View, member: ClaimMember, node: str) -> Sequence[Holding]:
     """What an audit charged for the instance on a node, which its claim takes over."""
     instance = view.instances.get(member.instance)
-    return instance.placements_on(node) if instance is not None else ()
+    return instance.on(node) if instance is not None else ()
 
 
 def abort(view: View, command: Abort, _now: datetime) -> Decision:
-    """A build failed: release everything, so that the instance may be claimed again."""
+    """A build failed: release everything, so that the instance may be claimed again.
+
+    Where it is the new side of a move that failed, the move is undone as by a
+    ``revert``: the instance goes on as it was. So does one that moves within
+    the node.
+    """
     instance = view.instances[command.instance]
     failed = view.nodes[command.node].failed_builds + 1 if command.node in view.nodes else 0
-    return Decision(
-        "applied",
-        command.node,
-        instances=(replace(instance.released(), state=None, task=None),),
-        failed_builds={command.node: failed},
-    )
+    if any(holding.role == "move_destination" for holding in instance.on(command.node)):
+        after = instance.settled("move_source")
+    else:
+        after = replace(instance.released(), state=None, task=None)
+    return Decision("applied", command.node, instances=(after,), failed_builds={command.node: failed})

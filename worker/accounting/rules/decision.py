@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from schemas import NodePut
-    from schemas.outcomes import ReasonCode
+    from schemas.outcomes import Notice, ReasonCode
     from worker.accounting.state.instances import Instance
 
 
@@ -39,6 +39,7 @@ class Decision:
     settings: NodePut | None = None
     removed: str | None = None
     failed_builds: Mapping[str, int] | None = None
+    warnings: tuple[Notice, ...] = ()
     drift: tuple[Mapping[str, object], ...] | None = None
     blocking: bool = True
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from worker.accounting.placing.growth import grows
 from worker.accounting.placing.place import place
 from worker.accounting.reasons.refusals import MOST_REASONS
 from worker.accounting.rules.decision import reason
 from worker.accounting.rules.nodes import inventory_needed
+from worker.accounting.state.instances import thread_policy_of
 from worker.accounting.state.occupancy import merged
 from worker.accounting.state.view import Question
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from schemas import Reason, Shape
+    from worker.accounting.state.instances import Holding
     from worker.accounting.state.occupancy import Placement
     from worker.accounting.state.view import Node, View
 
@@ -25,7 +28,7 @@ def fit(
     name: str,
     shape: Shape,
     now: datetime,
-    own: Sequence[Placement] = (),
+    own: Sequence[Holding] = (),
     most: int = MOST_REASONS,
 ) -> Placement | Question | list[Reason]:
     """Place a request on a node, beside what others hold there.
@@ -41,7 +44,7 @@ def fit(
     if isinstance(missing, Question):
         return missing
     if missing is not None:
-        return [missing]
+        return [missing] if own or node.policy.enabled else [missing, _disabled(node)]
     result = _fit_again(node, shape, own, most) if own else _fit_new(node, shape, most)
     if isinstance(result, list):
         return [why if why.node else why.model_copy(update={"node": name}) for why in result]
@@ -49,22 +52,33 @@ def fit(
 
 
 def _fit_new(node: Node, shape: Shape, most: int) -> Placement | list[Reason]:
-    if not node.policy.enabled:
-        return [_disabled(node)]
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
-    return place(node.host, node.occupancy, shape, most=most)
+    result = place(node.host, node.occupancy, shape, most=most)
+    return result if node.policy.enabled else _refused(node, result)
 
 
-def _fit_again(node: Node, shape: Shape, own: Sequence[Placement], most: int) -> Placement | list[Reason]:
+def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], most: int) -> Placement | list[Reason]:
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
-    held = merged(own)
-    result = place(node.host, node.occupancy.without(own), shape, own=held, held=own, most=most)
-    if isinstance(result, list) or node.policy.enabled:
+    held = [holding.placement for holding in own]
+    result = place(
+        node.host,
+        node.occupancy.without(held),
+        shape,
+        own=merged(held),
+        held=held,
+        thread_policy=thread_policy_of(own[0]) if shape.topology is not None else None,
+        most=most,
+    )
+    if node.policy.enabled or not grows(node.host, held, shape, None if isinstance(result, list) else result):
         return result
-    grows = any(amount > held.get(counter, 0) for counter, amount in result.charge.items())
-    return [_disabled(node)] if grows else result
+    return _refused(node, result)
+
+
+def _refused(node: Node, result: Placement | list[Reason]) -> list[Reason]:
+    """Refused by a disabled node, and by all that stands against the request besides."""
+    return [_disabled(node), *(result if isinstance(result, list) else ())]
 
 
 def _disabled(node: Node) -> Reason:

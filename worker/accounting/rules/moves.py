@@ -50,7 +50,7 @@ def migrate(view: View, command: Migrate, now: datetime) -> Decision | Question:
 def _prepare(
     view: View, command: Resize | Migrate, instance: Instance, destination: str, shape: Shape, now: datetime
 ) -> Decision | Question:
-    result = fit(view, destination, shape, now, instance.placements_on(destination))
+    result = fit(view, destination, shape, now, instance.on(destination))
     if isinstance(result, Question):
         return result
     if isinstance(result, list):

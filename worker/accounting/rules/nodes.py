@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from worker.accounting.host.compiled import build_host
+from worker.accounting.notices import notices
 from worker.accounting.rules.decision import Decision, reason, refuse
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Node, Question
@@ -35,7 +36,8 @@ def put_node(view: View, command: NodePut, _now: datetime) -> Decision | Questio
         return refuse(command.node, "hypervisor_taken", _taken(command.node, other))
     if command.hypervisor is not None and not answered and not command.dry_run:
         return Question(inventories=frozenset({command.node}))
-    return Decision("applied", command.node, settings=command)
+    told = tuple(notices(settled(view, command), observation))
+    return Decision("applied", command.node, settings=command, warnings=told)
 
 
 def remove_node(view: View, command: NodeRemove, _now: datetime) -> Decision:
@@ -72,12 +74,21 @@ def _stranded(instance: Instance, node: str) -> Instance:
     return replace(instance, holdings=tuple(replace(holding, role="active") for holding in rest), move=None)
 
 
-def apply_settings(view: View, command: NodePut) -> Node:
-    """Make the settings of a ``node.put`` the node's own, and return the node."""
-    node = view.nodes.get(command.node)
-    if node is None:
-        node = Node(command.node, command.policy, Occupancy(), parked=view.waiting.pop(command.node, 0))
-        view.nodes[command.node] = node
+def apply_settings(view: View, command: NodePut) -> None:
+    """Make the settings of a ``node.put`` the node's own."""
+    node = view.nodes[command.node] = settled(view, command)
+    view.waiting.pop(command.node, None)
+    _know_host(view, node)
+
+
+def settled(view: View, command: NodePut) -> Node:
+    """The node as it is once the settings of a ``node.put`` are its own."""
+    known = view.nodes.get(command.node)
+    node = (
+        replace(known)
+        if known is not None
+        else Node(command.node, command.policy, Occupancy(), parked=view.waiting.get(command.node, 0))
+    )
     moved = node.hypervisor != command.hypervisor
     node.policy = command.policy
     node.hypervisor = command.hypervisor
@@ -87,12 +98,11 @@ def apply_settings(view: View, command: NodePut) -> Node:
     elif moved:
         node.observed_at, node.reachable = None, None
     if moved:
-        forget_host(view, node.name)
         node.host_uuid = None
     node.profile_changed = True
     observation = view.facts.observations.get(command.node)
     if observation is not None and observation.address == command.hypervisor:
-        _take_in(view, node, observation)
+        _take_in(node, observation)
     node.host = compiled(node)
     return node
 
@@ -121,23 +131,29 @@ def observe(view: View, node: Node, observation: Observation) -> None:
         return
     if _owner(view, node.name, observation) is not None:
         node.reachable = False
-    elif _take_in(view, node, observation):
+    elif _take_in(node, observation):
+        _know_host(view, node)
         node.profile_changed = True
         node.generation += 1
         node.host = compiled(node)
 
 
-def _take_in(view: View, node: Node, observation: Observation) -> bool:
+def _know_host(view: View, node: Node) -> None:
+    """Note which machine a node is, if that is known."""
+    forget_host(view, node.name)
+    if node.host_uuid is not None:
+        view.hosts[node.host_uuid] = node.name
+
+
+def _take_in(node: Node, observation: Observation) -> bool:
     """Note an observation; says whether the inventory or the machine is another than before."""
     node.reachable = observation.inventory is not None
     if observation.inventory is None:
         return False
     node.observed_at = observation.at
     other_host = observation.host_uuid not in {None, node.host_uuid}
-    if other_host and observation.host_uuid is not None:
-        forget_host(view, node.name)
+    if other_host:
         node.host_uuid = observation.host_uuid
-        view.hosts[observation.host_uuid] = node.name
     if observation.inventory is node.inventory or observation.inventory == node.inventory:
         return other_host
     node.inventory = observation.inventory

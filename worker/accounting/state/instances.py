@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from schemas.requests import ThreadPolicy
+
 RELEASING_STATES: Final = frozenset({"shelved_offloaded", "deleted"})
 """Life-cycle states in which an instance keeps nothing on its node."""
 
@@ -43,6 +45,12 @@ class Holding:
     placement: Placement
     claimed_at: datetime
     lease_expires_at: datetime | None = None
+
+
+def thread_policy_of(holding: Holding) -> ThreadPolicy | None:
+    """The thread policy under which a holding's CPUs were given."""
+    topology = shape_of(holding.request).topology if holding.placement.pins else None
+    return None if topology is None else topology.thread_policy
 
 
 @dataclass(frozen=True, slots=True)

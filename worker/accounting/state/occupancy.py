@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
 Counters = dict[str, int]
@@ -46,15 +46,18 @@ class Placement:
 
 @dataclass(slots=True)
 class Occupancy:
-    """What is taken on a node: its counters, and who holds each pinned CPU and each device."""
+    """What is taken on a node: its counters, and who holds each pinned CPU and each device.
+
+    ``planned`` is what of ``used`` nobody holds yet: others of the same claim would.
+    """
 
     used: Counters = field(default_factory=dict)
     pinned: dict[int, UUID] = field(default_factory=dict)
     held: dict[str, UUID] = field(default_factory=dict)
+    planned: Counters = field(default_factory=dict)
 
-    def without(self, own: Iterable[Placement]) -> Occupancy:
+    def without(self, placements: Sequence[Placement]) -> Occupancy:
         """A copy from which one instance's own placements on the node are taken out."""
-        placements = list(own)
         used = dict(self.used)
         for name, amount in merged(placements).items():
             used[name] -= amount
@@ -64,28 +67,40 @@ class Occupancy:
             used,
             {cpu: holder for cpu, holder in self.pinned.items() if cpu not in pins},
             {address: holder for address, holder in self.held.items() if address not in devices},
+            self.planned,
         )
 
 
-def merged(placements: Iterable[Placement]) -> Counters:
+def merged(placements: Sequence[Placement]) -> Counters:
     """What one instance's placements on one node are charged together: per counter, the largest.
 
     During a move within a node both sizes are held, but only one of them will
-    be used at a time.
+    be used at a time. Host CPUs are no mere amount: those of all sizes are kept
+    for the instance, and each is charged once.
     """
     total: Counters = {}
     for placement in placements:
         for name, amount in placement.charge.items():
             if amount > total.get(name, 0):
                 total[name] = amount
+    if len(placements) > 1 and "pcpus" in total:
+        total["pcpus"] = len(frozenset[int]().union(*(placement.pins for placement in placements)))
     return total
 
 
 def beside(occupancy: Occupancy, holder: UUID, placement: Placement) -> Occupancy:
-    """A copy in which a further placement is taken: what others decided together with it must see."""
-    copy = Occupancy(dict(occupancy.used), dict(occupancy.pinned), dict(occupancy.held))
+    """A copy in which a further placement is taken."""
+    copy = Occupancy(dict(occupancy.used), dict(occupancy.pinned), dict(occupancy.held), dict(occupancy.planned))
     for name, amount in placement.charge.items():
         copy.used[name] = copy.used.get(name, 0) + amount
     copy.pinned.update(dict.fromkeys(placement.pins, holder))
     copy.held.update(dict.fromkeys(placement.devices, holder))
+    return copy
+
+
+def planned(occupancy: Occupancy, holder: UUID, placement: Placement) -> Occupancy:
+    """A copy in which a further placement is planned: what is decided together with it is placed beside it."""
+    copy = beside(occupancy, holder, placement)
+    for name, amount in placement.charge.items():
+        copy.planned[name] = copy.planned.get(name, 0) + amount
     return copy
