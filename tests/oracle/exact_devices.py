@@ -78,3 +78,14 @@ def possible(devices: list[Json], requests: list[Json], chosen: list[int] | None
         )
 
     return assign(0, frozenset())
+
+
+def assignable(supply: list[tuple[str, str, int]], wants: list[tuple[str, str | None, int]]) -> bool:
+    """Whether amounts of (kind, product) serve requests for (kind, product or None for any), by Hall's condition."""
+    demands = [(kind, made, count) for kind, made, count in wants if count]
+    for chosen in range(1, 1 << len(demands)):
+        asked = [demand for number, demand in enumerate(demands) if chosen >> number & 1]
+        reach = sum(units for kind, made, units in supply if any(k == kind and m in {None, made} for k, m, _ in asked))
+        if reach < sum(count for _, _, count in asked):
+            return False
+    return True

@@ -11,6 +11,7 @@ from worker.accounting.fit import fit, unreachable
 from worker.accounting.instances import Holding, Instance, request_of
 from worker.accounting.state import Placement, beside
 from worker.accounting.view import Question
+from worker.accounting.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,17 +38,20 @@ def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -
     One that others wait for already is passed over, so that nothing goes ahead of them there.
     """
     refusals: list[Reason] = []
+    work = Work()
     for name in dict.fromkeys((command.node, *command.candidates)):
         if command.candidates and name in view.nodes and view.nodes[name].parked:
             refusals.append(reason("hypervisor_unreachable", f"other commands wait for {name}", node=name))
             continue
-        result = fit(view, name, member, now, _orphaned(view, member, name))
+        result = fit(view, name, member, now, work, _orphaned(view, member, name))
         if isinstance(result, Placement):
             instance = claimed(view, command, member, name, result, now)
             return Decision("applied", name, instances=(instance,), assignment=result.assignment)
         if isinstance(result, Question):
             return result
         refusals += result
+        if work.exhausted:
+            break
     if not command.candidates and unreachable(refusals):
         return Decision("parked", command.node, tuple(refusals))
     return rejected(command.node, refusals)
@@ -59,12 +63,15 @@ def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now
     refusals: list[Reason] = []
     instances: list[Instance] = []
     scratch = replace(view, nodes=dict(view.nodes))
+    work = Work()
     for member in members:
-        result = fit(scratch, member.node, member, now, _orphaned(view, member, member.node))
+        result = fit(scratch, member.node, member, now, work, _orphaned(view, member, member.node))
         if isinstance(result, Question):
             question |= result
         elif isinstance(result, list):
             refusals += result
+            if work.exhausted:
+                break
         else:
             instance = claimed(view, command, member, member.node, result, now)
             instances.append(instance)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from schemas.outcomes import Reason
     from worker.accounting.cells import Room
     from worker.accounting.requests import Guest, Need
+    from worker.accounting.work import Work
 
 Lack = dict[str, object]
 """One thing a host cell has too little of: ``resource``, ``requested``, ``free``, ``short_by``."""
@@ -36,11 +37,23 @@ def too_few_cells(wanted: int, present: int) -> Reason:
 
 
 def why_no_cells(
-    rooms: Sequence[Room], rows: Sequence[int], guest: Guest, used: Mapping[str, int], own: Mapping[str, int]
+    rooms: Sequence[Room],
+    rows: Sequence[int],
+    guest: Guest,
+    used: Mapping[str, int],
+    own: Mapping[str, int],
+    work: Work,
 ) -> Reason:
-    """What each host cell lacks for the guest cells that are left over when as many as can be have found room."""
-    left = unmatched(rows) or []
-    left = [number for number, cell in enumerate(guest.cells) if cell.need in {guest.cells[i].need for i in left}]
+    """What each host cell lacks for the guest cells that are left over when as many as can be have found room.
+
+    Raises:
+        TooComplexError: finding out takes more work than is left.
+    """
+    left = unmatched(rows, work) or []
+    short_by = len(left)
+    needs = {guest.cells[number].need for number in left}
+    left = [number for number, cell in enumerate(guest.cells) if cell.need in needs]
+    work.spend(1 + len(rooms) * (len(rows) // 8 + 4 * len(needs)))
     shown: list[dict[str, object]] = []
     for position, room in sorted(enumerate(rooms), key=lambda item: item[1].cell.id):
         entry: dict[str, object] = {"cell": room.cell.id}
@@ -49,7 +62,6 @@ def why_no_cells(
         if lacking := _lacking(room, guest, [n for n in left if n not in fitting], used, own):
             entry["lacks"] = lacking
         shown.append(entry)
-    short_by = len(unmatched(rows) or [])
     return refusal(
         "no_numa_fit",
         f"no room for {short_by} of {len(rows)} guest cells: {_sentence(shown)}",

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from schemas import Reason, Shape
     from worker.accounting.state import Placement
     from worker.accounting.view import Node, View
+    from worker.accounting.work import Work
 
 
 def fit(
-    view: View, name: str, shape: Shape, now: datetime, own: Sequence[Placement] = ()
+    view: View, name: str, shape: Shape, now: datetime, work: Work, own: Sequence[Placement] = ()
 ) -> Placement | Question | list[Reason]:
     """Place a request on a node, beside what others hold there.
 
     ``own`` is what the instance itself holds on the node: it may be used again,
-    and what does not grow beyond it is never refused.
+    and what does not grow beyond it is never refused. ``work`` is what one
+    command may spend on all it asks.
     """
     node = view.nodes.get(name)
     if node is None:
@@ -35,25 +37,25 @@ def fit(
         return missing
     if missing is not None:
         return [missing]
-    result = _fit_again(node, shape, own) if own else _fit_new(node, shape)
+    result = _fit_again(node, shape, own, work) if own else _fit_new(node, shape, work)
     if isinstance(result, list):
         return [why if why.node else why.model_copy(update={"node": name}) for why in result]
     return result
 
 
-def _fit_new(node: Node, shape: Shape) -> Placement | list[Reason]:
+def _fit_new(node: Node, shape: Shape, work: Work) -> Placement | list[Reason]:
     if not node.policy.enabled:
         return [_disabled(node)]
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
-    return place(node.host, node.occupancy, shape)
+    return place(node.host, node.occupancy, shape, work=work)
 
 
-def _fit_again(node: Node, shape: Shape, own: Sequence[Placement]) -> Placement | list[Reason]:
+def _fit_again(node: Node, shape: Shape, own: Sequence[Placement], work: Work) -> Placement | list[Reason]:
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
     held = merged(own)
-    result = place(node.host, node.occupancy.without(own), shape, own=held, held=own)
+    result = place(node.host, node.occupancy.without(own), shape, own=held, held=own, work=work)
     if isinstance(result, list) or node.policy.enabled:
         return result
     grows = any(amount > held.get(counter, 0) for counter, amount in result.charge.items())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.cpuset import parse_cpu_set
 from worker.accounting.cpus import Packing, mask_of, pack, packable
-from worker.accounting.devices import bits
+from worker.accounting.modes import bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.accounting.devices import bits
 from worker.accounting.keeping import favouring
-from worker.accounting.matching import Choice, choose, union
+from worker.accounting.matching import choose, possible
+from worker.accounting.modes import bits, union
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.accounting.cells import HostCell
     from worker.accounting.devices import Catalog, Demand, Want
+    from worker.accounting.flow import Choice
     from worker.accounting.matching import Tiers
     from worker.accounting.requests import Guest
 
@@ -29,16 +30,15 @@ class Nearby:
         self.demand = demand
         self.networks = network_masks(cells, guest)
         self.choice: Choice = []
-        self._wanted = union(want.allowed for want in demand.wants)
-        self._near = [demand.catalog.by_cell.get(cell.id, 0) & demand.stock.free for cell in cells]
         self._sockets = any(want.affinity == "socket" for want in demand.wants)
+        self._offered = [self._bound(want) for want in demand.wants if want.affinity in {"required", "legacy"}]
         self._refused = False
 
     def alike(self, position: int) -> object:
-        """What a host cell offers; one with devices that are wanted is like no other."""
+        """What a host cell offers."""
         cell = self.cells[position]
         networks = tuple(mask >> position & 1 for mask in self.networks)
-        devices = position if self._near[position] & self._wanted else -1
+        devices = self.demand.assortment.alike(cell.id) if self.demand.wants else None
         return networks, devices, cell.socket if self._sockets else None
 
     def possible(self, taken: int, available: int, slots: int) -> bool:
@@ -51,15 +51,17 @@ class Nearby:
         """Whether the cells have all networks, and devices for every request."""
         if not all(mask & taken for mask in self.networks):
             return False
-        choice = choose(self.demand, self.tiers(taken))
-        if choice is None:
-            self._refused = True
+        tiers = self.tiers(taken)
+        if self._refused and not possible(self.demand, tiers):
             return False
-        self.choice = choice
-        return True
+        choice = choose(self.demand, tiers)
+        self._refused = choice is None
+        self.choice = choice or []
+        return choice is not None
 
     def tiers(self, taken: int) -> list[Tiers]:
         """Where each request may take its devices from, for a guest on these cells."""
+        self.demand.work.spend(1 + len(self.demand.wants) * (4 + taken.bit_count()) // 8)
         cells = [self.cells[position] for position in bits(taken)]
         return [
             favouring(affine(self.demand.catalog, self.cells, cells, want), kept)
@@ -81,21 +83,20 @@ class Nearby:
 
     def _devices_possible(self, taken: int, available: int, slots: int) -> bool:
         """A request cannot have more than the best cells offer it; nor all of them together more than all cells do."""
-        catalog, stock = self.demand.catalog, self.demand.stock
-        for want in self.demand.wants:
-            if want.affinity not in {"required", "legacy"}:
-                continue
-            here = union(self._near[position] for position in bits(taken))
-            if want.affinity == "legacy":
-                here |= catalog.by_cell.get(None, 0)
-            missing = want.units - stock.count(want.allowed & here)
-            if missing > 0:
-                offered = sorted(stock.count(want.allowed & self._near[position]) for position in bits(available))
-                if sum(offered[-slots:]) < missing:
-                    return False
-        if not self._refused:
-            return True
-        return choose(self.demand, self.tiers(taken | available)) is not None
+        self.demand.work.spend(1 + len(self._offered) // 2)
+        for units, offered in self._offered:
+            missing = units - sum(offered[position] for position in bits(taken))
+            if missing > 0 and sum(sorted(offered[position] for position in bits(available))[-slots:]) < missing:
+                return False
+        return not self._refused or possible(self.demand, self.tiers(taken | available))
+
+    def _bound(self, want: Want) -> tuple[int, list[int]]:
+        """How many units a request must have from the cells, and how many each cell offers it."""
+        catalog, stock, work = self.demand.catalog, self.demand.stock, self.demand.work
+        work.spend(1 + len(self.cells) // 4)
+        unplaced = want.allowed & catalog.by_cell.get(None, 0) if want.affinity == "legacy" else 0
+        near = [stock.count(want.allowed & catalog.by_cell.get(cell.id, 0)) for cell in self.cells]
+        return want.units - stock.count(unplaced), near
 
 
 def network_masks(cells: Sequence[HostCell], guest: Guest) -> list[int]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from worker.accounting.assortment import Assortment
 from worker.accounting.capacity import limit_breaches, shortages
 from worker.accounting.devices import Demand, Stock
 from worker.accounting.keeping import former_of, kept_offers
 from worker.accounting.matching import choose, everywhere
+from worker.accounting.refusals import too_complex, unexplained
 from worker.accounting.requests import device_contradictions, guest_of
 from worker.accounting.shortfall import why_no_devices
 from worker.accounting.state import Placement
 from worker.accounting.topology import Layout, lay
 from worker.accounting.traits import trait_breaches
+from worker.accounting.work import TooComplexError, Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,23 +58,25 @@ def place(
     *,
     own: Mapping[str, int] = _NOTHING,
     held: Sequence[Placement] = (),
+    work: Work | None = None,
 ) -> Placement | list[Reason]:
     """Find room for ``shape``, or say everything that stands against it.
 
     ``occupancy`` is without what the instance itself holds on the node, and
     ``own`` is what it is charged there now: a counter that does not grow
     beyond it never refuses. ``held`` are its placements there, the one in use
-    first: cells, CPUs and devices stay the same as far as they can.
+    first: cells, CPUs and devices stay the same as far as they can. ``work`` is
+    how much of it may be spent, which several placements of one command share.
     """
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
         if _fits(host.ceiling, occupancy.used, charge, own):
             return Placement(charge)
-    return _place(host, occupancy, shape, own, former_of(held))
+    return _place(host, occupancy, shape, own, former_of(held), Work() if work is None else work)
 
 
 def _place(
-    host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former
+    host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former, work: Work
 ) -> Placement | list[Reason]:
     resources, topology = shape.resources, shape.topology
     charge = plain_charge(host, resources)
@@ -89,14 +94,29 @@ def _place(
         reasons += trait_breaches(host.traits, shape.traits)
     if refused:
         return reasons
-    demand = _demand(host, occupancy, shape.devices, former)
-    if guest is not None:
-        layout = lay(host, occupancy, own, guest, demand, former)
-    else:
-        layout = _devices_anywhere(demand, occupancy)
+    try:
+        work.spend(2 + 4 * len(reasons))
+        layout = _layout(host, occupancy, own, guest, shape.devices, former, work)
+    except TooComplexError:
+        return [*reasons, too_complex("whether the node has room for the instance's cells and devices is not known")]
     if isinstance(layout, list):
         return reasons + layout
     return reasons or _placement(host, charge, layout, shape.devices)
+
+
+def _layout(
+    host: Host,
+    occupancy: Occupancy,
+    own: Mapping[str, int],
+    guest: Guest | None,
+    requests: Sequence[DeviceRequest],
+    former: Former,
+    work: Work,
+) -> Layout | list[Reason]:
+    demand = _demand(host, occupancy, requests, former, work)
+    if guest is not None:
+        return lay(host, occupancy, own, guest, demand, former)
+    return _devices_anywhere(demand, occupancy)
 
 
 def plain_charge(host: Host, resources: Resources) -> Counters:
@@ -126,23 +146,28 @@ def _fits(
     return True
 
 
-def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former) -> Demand:
+def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former, work: Work) -> Demand:
     catalog = host.catalog
-    return Demand(
-        catalog,
-        catalog.stock(occupancy.held, occupancy.used) if catalog.offers else Stock(0, {}),
-        [catalog.want(request) for request in requests],
-        [kept_offers(catalog, former, request.name) for request in requests],
-    )
+    wants = [catalog.want(request, work) for request in requests]
+    stock = Stock(0, {})
+    if catalog.offers:
+        work.spend((len(occupancy.held) + len(occupancy.used)) // 8 + (catalog.everything & ~catalog.whole).bit_count())
+        stock = catalog.stock(occupancy.held, occupancy.used)
+    assortment = Assortment(catalog, stock, [want.allowed for want in wants], work)
+    kept = [kept_offers(catalog, former, request.name) for request in requests]
+    return Demand(catalog, stock, wants, kept, assortment, work)
 
 
 def _devices_anywhere(demand: Demand, occupancy: Occupancy) -> Layout | list[Reason]:
     """Devices for an instance that may lie on any of the host's cells."""
     anywhere = everywhere(demand)
     choice = choose(demand, anywhere)
-    if choice is None:
-        return why_no_devices(demand, anywhere, occupancy.held)
-    return Layout({}, frozenset(), [], choice)
+    if choice is not None:
+        return Layout({}, frozenset(), [], choice)
+    try:
+        return why_no_devices(demand._replace(work=demand.work.reasons), anywhere, occupancy.held)
+    except TooComplexError:
+        return [unexplained("no_device_fit", "the node does not have all devices that the instance asks for")]
 
 
 def _placement(host: Host, charge: Counters, layout: Layout, requests: Sequence[DeviceRequest]) -> Placement:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 from schemas.outcomes import Reason
 
 if TYPE_CHECKING:
     from schemas.outcomes import ReasonCode
+
+
+_SIMPLER: Final = (
+    "it takes more work than one command may; ask for fewer instances or candidates at once,"
+    " fewer guest cells, or device requests with fewer and simpler matches"
+)
 
 
 class Numbers(TypedDict, total=False):
@@ -25,3 +31,13 @@ class Numbers(TypedDict, total=False):
 def refusal(code: ReasonCode, detail: str, **numbers: Unpack[Numbers]) -> Reason:
     """A reason with its sentence and the numbers behind it, as :class:`schemas.outcomes.Reason` names them."""
     return Reason.model_construct(None, code=code, detail=detail, **numbers)
+
+
+def unexplained(code: ReasonCode, detail: str) -> Reason:
+    """A refusal that is certain, where what is missing takes more work to find out than one command may."""
+    return refusal(code, f"{detail}; how much is missing takes more work to find out than one command may")
+
+
+def too_complex(detail: str) -> Reason:
+    """Whether there is room takes more work to find out than one command may."""
+    return refusal("too_complex", f"{detail}: {_SIMPLER}")

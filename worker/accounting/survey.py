@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from schemas.cpuset import format_cpu_set
 from worker.accounting.cpus import bits_of
-from worker.accounting.devices import bits
+from worker.accounting.modes import bits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,12 @@ from worker.accounting.cells import fitting_page_size, rooms_of
 from worker.accounting.cpus import bits_of, mask_of
 from worker.accounting.explain import too_few_cells, why_no_cells, why_no_networks
 from worker.accounting.keeping import packing, positions_as_before
-from worker.accounting.matching import choose, everywhere
+from worker.accounting.matching import everywhere, possible
 from worker.accounting.nearby import Nearby
+from worker.accounting.refusals import unexplained
 from worker.accounting.search import arrange, matchable
 from worker.accounting.shortfall import why_no_devices
+from worker.accounting.work import TooComplexError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from worker.accounting.cells import HostCell, Room
     from worker.accounting.cpus import Packing
     from worker.accounting.devices import Demand
+    from worker.accounting.flow import Choice
     from worker.accounting.host import Host
     from worker.accounting.keeping import Former
-    from worker.accounting.matching import Choice
     from worker.accounting.requests import Guest, GuestCell, Need
     from worker.accounting.state import Counters, Occupancy
 
@@ -64,18 +66,26 @@ def lay(
     cells = host.cells or (() if guest.explicit else (host.implicit,))
     if len(cells) < len(guest.cells):
         return [too_few_cells(len(guest.cells), len(cells))]
+    work = demand.work
+    work.spend(len(cells) + len(occupancy.pinned) // 8)
     rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned, former.pins), guest, host, demand)
     needs = {cell.need for cell in guest.cells}
+    work.spend(len(needs) * sum(_effort(room, guest) for room in rooms))
     used = occupancy.used
     table = Table(rooms, {n: [fitting_page_size(room, guest, n, used, own) for room in rooms] for n in needs})
     rows = table.rows(guest)
     nearby = Nearby([room.cell for room in rooms], guest, demand)
     positions = positions_as_before(former, rooms, rows)
     if positions is None or not nearby.satisfied(sum(1 << position for position in positions)):
-        positions = arrange(rows, nearby if demand.wants or nearby.networks else None)
+        positions = arrange(rows, nearby if demand.wants or nearby.networks else None, work)
     if positions is None:
         return _why_not(table, rows, guest, nearby, occupancy, own)
     return Layout(*_laid(guest, table, positions, host, former), nearby.choice)
+
+
+def _effort(room: Room, guest: Guest) -> int:
+    """The steps it takes to see whether a guest cell fits on a host cell."""
+    return 2 + (len(room.cores) // 8 if guest.thread_policy in {"require", "isolate"} else 0)
 
 
 def in_order(rooms: list[Room], guest: Guest, host: Host, demand: Demand) -> list[Room]:
@@ -156,15 +166,19 @@ def _why_not(
     table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, occupancy: Occupancy, own: Mapping[str, int]
 ) -> list[Reason]:
     """What stands in the way: room for the cells, else the networks, else the devices near them."""
-    demand = nearby.demand
-    if not matchable(rows):
-        refused = [why_no_cells(table.rooms, rows, guest, occupancy.used, own)]
-        anywhere = everywhere(demand)
-        if choose(demand, anywhere) is None:
-            refused += why_no_devices(demand, anywhere, occupancy.held)
-        return refused
-    positions = arrange(rows, Nearby(nearby.cells, guest, demand._replace(wants=(), kept=()))) if demand.wants else None
-    if positions is None:
-        return [why_no_networks(table.rooms, rows, guest)]
-    tiers = nearby.tiers(sum(1 << position for position in positions))
-    return why_no_devices(demand, tiers, occupancy.held, [nearby.cells[position].id for position in positions])
+    demand = nearby.demand._replace(work=nearby.demand.work.reasons)
+    try:
+        if not matchable(rows, demand.work):
+            refused = [why_no_cells(table.rooms, rows, guest, occupancy.used, own, demand.work)]
+            anywhere = everywhere(demand)
+            if demand.wants and not possible(demand, anywhere):
+                refused += why_no_devices(demand, anywhere, occupancy.held)
+            return refused
+        alone = demand._replace(wants=(), kept=())
+        positions = arrange(rows, Nearby(nearby.cells, guest, alone), demand.work) if demand.wants else None
+        if positions is None:
+            return [why_no_networks(table.rooms, rows, guest)]
+        tiers = nearby.tiers(sum(1 << position for position in positions))
+        return why_no_devices(demand, tiers, occupancy.held, [nearby.cells[position].id for position in positions])
+    except TooComplexError:
+        return [unexplained("no_numa_fit", "the node's cells do not have together what the guest asks for")]

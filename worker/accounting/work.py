@@ -1,0 +1,53 @@
+"""How much work one decision may be.
+
+A decision depends on the state, the command and the time alone, so its bound is
+counted in steps and not in seconds: the same command is too complex on every
+machine, or on none. A step is some microseconds at the most; whatever loops
+over what a message or a host holds says how many it takes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SEARCH_STEPS: Final = 6_000
+"""What one command may take to be decided, all its members and candidates together: below 8 ms."""
+
+REASON_STEPS: Final = 1_500
+"""What one command may take further to tell why it is refused: below 2 ms."""
+
+
+class TooComplexError(Exception):
+    """Going on would take more steps than are left."""
+
+
+class Work:
+    """The steps one decision has left."""
+
+    __slots__ = ("_reasons", "left")
+
+    def __init__(self, steps: int = SEARCH_STEPS) -> None:
+        self.left = steps
+        self._reasons: Work | None = None
+
+    def spend(self, steps: int) -> None:
+        """Say that so many steps are taken.
+
+        Raises:
+            TooComplexError: there are not so many left; none will be taken any more.
+        """
+        self.left -= steps
+        if self.left < 0:
+            raise TooComplexError
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the bound was met."""
+        return self.left < 0
+
+    @property
+    def reasons(self) -> Work:
+        """The steps kept back for telling why the command is refused."""
+        if self._reasons is None:
+            self._reasons = Work(REASON_STEPS)
+        return self._reasons
