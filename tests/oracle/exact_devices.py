@@ -81,11 +81,16 @@ def possible(devices: list[Json], requests: list[Json], chosen: list[int] | None
 
 
 def assignable(supply: list[tuple[str, str, int]], wants: list[tuple[str, str | None, int]]) -> bool:
-    """Whether amounts of (kind, product) serve requests for (kind, product or None for any), by Hall's condition."""
-    demands = [(kind, made, count) for kind, made, count in wants if count]
-    for chosen in range(1, 1 << len(demands)):
-        asked = [demand for number, demand in enumerate(demands) if chosen >> number & 1]
-        reach = sum(units for kind, made, units in supply if any(k == kind and m in {None, made} for k, m, _ in asked))
-        if reach < sum(count for _, _, count in asked):
+    """Whether amounts of (kind, product) serve requests for (kind, product or None for any).
+
+    By Hall's condition: all requests together must find enough, and so must those for any one product alone.
+    """
+    for kind in {kind for kind, _, _ in wants}:
+        there = [(made, units) for other, made, units in supply if other == kind]
+        asked = [(made, units) for other, made, units in wants if other == kind]
+        if sum(units for _, units in there) < sum(units for _, units in asked):
             return False
+        for one in {made for made, _ in asked if made is not None}:
+            if sum(units for made, units in there if made == one) < sum(units for made, units in asked if made == one):
+                return False
     return True

@@ -138,7 +138,7 @@ class Assortment:
         alike: dict[Amounts, Option] = {}
         for option in options:
             alike.setdefault(option.amounts, option)
-        self.work.spend(len(alike) * len(alike) // 4)
+        self.work.spend(len(alike) * len(alike) // 2)
         sizes = [(option, dict(option.amounts)) for option in alike.values()]
         return [
             option
@@ -149,7 +149,7 @@ class Assortment:
 
 def offers_no_less(one: Mapping[int, int], other: Mapping[int, int]) -> bool:
     """Whether there is as much in ``one`` of everything that there is in ``other``."""
-    return all(one.get(kind, 0) >= units for kind, units in other.items())
+    return one.keys() >= other.keys() and all(one[kind] >= units for kind, units in other.items())
 
 
 def _both(one: Option, other: Option) -> Option:

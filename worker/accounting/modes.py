@@ -13,7 +13,7 @@ from operator import or_
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class Mode(NamedTuple):
@@ -38,7 +38,7 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-def union(masks: Iterator[int] | Sequence[int]) -> int:
+def union(masks: Iterable[int]) -> int:
     """All that is in any of the masks."""
     return reduce(or_, masks, 0)
 

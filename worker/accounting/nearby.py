@@ -11,6 +11,7 @@ from worker.accounting.modes import bits, union
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from schemas.requests import Affinity
     from worker.accounting.cells import HostCell
     from worker.accounting.devices import Catalog, Demand, Want
     from worker.accounting.flow import Choice
@@ -31,8 +32,11 @@ class Nearby:
         self.networks = network_masks(cells, guest)
         self.choice: Choice = []
         self._sockets = any(want.affinity == "socket" for want in demand.wants)
+        self._near = [demand.catalog.by_cell.get(cell.id, 0) for cell in cells]
+        self._on_socket = _on_sockets(cells, self._near) if self._sockets else self._near
         self._offered = [self._bound(want) for want in demand.wants if want.affinity in {"required", "legacy"}]
         self._refused = False
+        self._known: dict[int, bool] = {}
 
     def alike(self, position: int) -> object:
         """What a host cell offers."""
@@ -51,9 +55,9 @@ class Nearby:
         """Whether the cells have all networks, and devices for every request."""
         if not all(mask & taken for mask in self.networks):
             return False
-        tiers = self.tiers(taken)
-        if self._refused and not possible(self.demand, tiers):
+        if self._refused and not self._all_possible(taken):
             return False
+        tiers = self.tiers(taken)
         choice = choose(self.demand, tiers)
         self._refused = choice is None
         self.choice = choice or []
@@ -61,12 +65,12 @@ class Nearby:
 
     def tiers(self, taken: int) -> list[Tiers]:
         """Where each request may take its devices from, for a guest on these cells."""
-        self.demand.work.spend(1 + len(self.demand.wants) * (4 + taken.bit_count()) // 8)
-        cells = [self.cells[position] for position in bits(taken)]
-        return [
-            favouring(affine(self.demand.catalog, self.cells, cells, want), kept)
-            for want, kept in zip(self.demand.wants, self.demand.kept, strict=True)
-        ]
+        demand = self.demand
+        demand.work.spend(2 + taken.bit_count() // 2 + len(demand.wants) // 2)
+        near = union([self._near[position] for position in bits(taken)])
+        on_socket = union([self._on_socket[position] for position in bits(taken)]) if self._sockets else near
+        steps = {want.affinity: _affine(demand.catalog, near, on_socket, want.affinity) for want in demand.wants}
+        return [favouring(steps[want.affinity], kept) for want, kept in zip(demand.wants, demand.kept, strict=True)]
 
     def _networks_possible(self, taken: int, available: int, slots: int) -> bool:
         """Networks with no cell in common need a cell each, and each cell is near to so many of them only."""
@@ -83,19 +87,27 @@ class Nearby:
 
     def _devices_possible(self, taken: int, available: int, slots: int) -> bool:
         """A request cannot have more than the best cells offer it; nor all of them together more than all cells do."""
-        self.demand.work.spend(1 + len(self._offered) // 2)
+        here, more = list(bits(taken)), list(bits(available))
+        width = len(here) + 2 * len(more)
+        self.demand.work.spend(1 + width // 4 + len(self._offered) * (4 + width) // 8)
         for units, offered in self._offered:
-            missing = units - sum(offered[position] for position in bits(taken))
-            if missing > 0 and sum(sorted(offered[position] for position in bits(available))[-slots:]) < missing:
+            missing = units - sum([offered[position] for position in here])
+            if missing > 0 and sum(sorted([offered[position] for position in more])[-slots:]) < missing:
                 return False
-        return not self._refused or possible(self.demand, self.tiers(taken | available))
+        return not self._refused or self._all_possible(taken | available)
+
+    def _all_possible(self, cells: int) -> bool:
+        """Whether the requests could have their devices, for a guest on all these cells."""
+        if cells not in self._known:
+            self._known[cells] = possible(self.demand, self.tiers(cells))
+        return self._known[cells]
 
     def _bound(self, want: Want) -> tuple[int, list[int]]:
         """How many units a request must have from the cells, and how many each cell offers it."""
         catalog, stock, work = self.demand.catalog, self.demand.stock, self.demand.work
         work.spend(1 + len(self.cells) // 4)
         unplaced = want.allowed & catalog.by_cell.get(None, 0) if want.affinity == "legacy" else 0
-        near = [stock.count(want.allowed & catalog.by_cell.get(cell.id, 0)) for cell in self.cells]
+        near = [stock.count(want.allowed & here) for here in self._near]
         return want.units - stock.count(unplaced), near
 
 
@@ -113,17 +125,23 @@ def network_masks(cells: Sequence[HostCell], guest: Guest) -> list[int]:
     return [mask for mask in masks if mask]
 
 
-def affine(catalog: Catalog, cells: Sequence[HostCell], chosen: Sequence[HostCell], want: Want) -> Tiers:
-    """Where a request may take its devices from, for a guest on the host cells ``chosen`` out of ``cells``."""
-    near = union(catalog.by_cell.get(cell.id, 0) for cell in chosen)
-    if want.affinity == "required":
+def _on_sockets(cells: Sequence[HostCell], near: Sequence[int]) -> list[int]:
+    """For each cell the offers near its socket; near itself where some cell's socket is not known."""
+    if any(cell.socket is None for cell in cells):
+        return list(near)
+    sockets: dict[int | None, int] = {}
+    for cell, offers in zip(cells, near, strict=True):
+        sockets[cell.socket] = sockets.get(cell.socket, 0) | offers
+    return [sockets[cell.socket] for cell in cells]
+
+
+def _affine(catalog: Catalog, near: int, on_socket: int, affinity: Affinity) -> Tiers:
+    """Where a request may take its devices from, for a guest with these offers near its cells and on their sockets."""
+    if affinity == "required":
         return ((near,),)
-    if want.affinity == "socket":
-        if any(cell.socket is None for cell in cells):
-            return ((near,),)
-        sockets = {cell.socket for cell in chosen}
-        return ((near,), (union(catalog.by_cell.get(cell.id, 0) for cell in cells if cell.socket in sockets),))
+    if affinity == "socket":
+        return ((near,), (on_socket,))
     unplaced = near | catalog.by_cell.get(None, 0)
-    if want.affinity == "legacy":
+    if affinity == "legacy":
         return ((near,), (unplaced,))
     return ((near,), (unplaced,), (unplaced, catalog.everything & ~unplaced))

@@ -78,27 +78,54 @@ def place(
 def _place(
     host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former, work: Work
 ) -> Placement | list[Reason]:
+    reasons: list[Reason] = []
+    try:
+        work.spend(_length(shape))
+        return _placed(host, occupancy, shape, own, former, work, reasons)
+    except TooComplexError:
+        return [*reasons, too_complex("whether the node has room for the instance is not known")]
+
+
+def _length(shape: Request) -> int:
+    """The steps it takes to read a request."""
+    steps = 2 + len(shape.resources.custom) // 4 + sum([1 + len(device.match) // 4 for device in shape.devices])
+    if shape.traits is not None:
+        steps += (len(shape.traits.required) + len(shape.traits.forbidden)) // 8
+    if shape.topology is None or shape.topology.cells is None:
+        return steps
+    cells = shape.topology.cells
+    return steps + (2 * cells if isinstance(cells, int) else sum([4 + len(cell.vcpus) // 8 for cell in cells]))
+
+
+def _placed(
+    host: Host,
+    occupancy: Occupancy,
+    shape: Request,
+    own: Mapping[str, int],
+    former: Former,
+    work: Work,
+    reasons: list[Reason],
+) -> Placement | list[Reason]:
+    """Find room; ``reasons`` are added to as they are found out."""
     resources, topology = shape.resources, shape.topology
     charge = plain_charge(host, resources)
-    refused = device_contradictions(shape.devices)
+    reasons += device_contradictions(shape.devices)
     guest = None if topology is None else guest_of(resources, topology)
     if isinstance(guest, list):
-        refused += guest
+        reasons += guest
         guest = None
         del charge["vcpus"]
     elif guest is not None:
         charge = {**_cpus(guest), **{name: amount for name, amount in charge.items() if name != "vcpus"}}
-    reasons = refused + shortages(host.capacity, occupancy.used, charge, own)
+    contradicted = bool(reasons)
+    reasons += shortages(host.capacity, occupancy.used, charge, own)
     reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own)
     if shape.traits is not None:
         reasons += trait_breaches(host.traits, shape.traits)
-    if refused:
+    if contradicted:
         return reasons
-    try:
-        work.spend(2 + 4 * len(reasons))
-        layout = _layout(host, occupancy, own, guest, shape.devices, former, work)
-    except TooComplexError:
-        return [*reasons, too_complex("whether the node has room for the instance's cells and devices is not known")]
+    work.spend(4 * len(reasons))
+    layout = _layout(host, occupancy, own, guest, shape.devices, former, work)
     if isinstance(layout, list):
         return reasons + layout
     return reasons or _placement(host, charge, layout, shape.devices)

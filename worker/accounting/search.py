@@ -144,6 +144,7 @@ class _Search:
         """Whether the rest could still be arranged once ``guest`` takes the host cell ``low``."""
         taken |= low
         rest = [row & ~taken for row in self.rows[guest + 1 :]]
+        self.work.spend(len(rest) // 4)
         if not matchable(rest, self.work):
             return False
         if self.surroundings is None:

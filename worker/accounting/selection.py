@@ -37,10 +37,15 @@ class Asked(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Blocks with the same options: units by who could take them, and for each block the offers behind each option."""
+    """Blocks with the same options.
+
+    Units by who could take them; everybody who could take something; and for
+    each block the offers behind each option.
+    """
 
     options: Sequence[Mapping[int, int]]
-    members: Sequence[Sequence[int]]
+    takers: int
+    members: list[list[int]]
 
 
 class _Path(NamedTuple):
@@ -64,7 +69,11 @@ class Problem(NamedTuple):
 
 
 def select(assortment: Assortment, asked: Iterable[Asked], work: Work) -> int | None:
-    """Offers of which none excludes another and that can serve all requests, or None if there are none."""
+    """Offers of which none excludes another and that can serve all requests, or None if there are none.
+
+    Raises:
+        TooComplexError: finding out takes more work than is left.
+    """
     demands: dict[int, int] = {}
     for units, limit in asked:
         if units:
@@ -72,28 +81,40 @@ def select(assortment: Assortment, asked: Iterable[Asked], work: Work) -> int | 
             demands[reach] = demands.get(reach, 0) + units
     who = [0] * len(assortment.kinds)
     for position, reach in enumerate(demands):
-        work.spend(1 + reach.bit_count() // 8)
+        work.spend(1 + reach.bit_count() // 4)
         for kind in bits(reach):
             who[kind] |= 1 << position
-    supply = _by_asker(assortment.loose, who)
-    selected = assortment.catalog.apart.offers & assortment.wanted
-    groups: list[_Group] = []
-    for amounts, members in assortment.groups.items():
-        work.spend(len(amounts) * (1 + len(amounts) // 8))
-        group = _useful(_Group([_by_asker(option, who) for option in amounts], members))
-        if len(group.options) > 1:
-            groups.append(group)
-            continue
-        selected |= union([offers[0] for offers in group.members])
-        for taker, units in group.options[0].items():
-            supply[taker] = supply.get(taker, 0) + units * len(members)
-    amounts_asked = list(demands.values())
-    for part in _competing([*supply, *(union(list(map(union, map(list, g.options)))) for g in groups)], demands):
-        found = _solve_part(assortment, part, amounts_asked, supply, groups, work)
+    selected, supply, groups = _offered(assortment, who, work)
+    amounts = tuple(demands.values())
+    for part in _competing([*supply, *(group.takers for group in groups)], len(amounts), work):
+        found = _serve(assortment, part, amounts, supply, groups, work)
         if found is None:
             return None
         selected |= found
     return selected
+
+
+def _offered(assortment: Assortment, who: Sequence[int], work: Work) -> tuple[int, Mapping[int, int], Sequence[_Group]]:
+    """What is offered whatever is chosen, as offers and as units by who could take them; and what choices there are.
+
+    ``who`` gives for each kind the mask of those who could take it.
+    """
+    supply = _by_asker(assortment.loose, who)
+    selected = assortment.catalog.apart.offers & assortment.wanted
+    merged: dict[tuple[Amounts, ...], _Group] = {}
+    for amounts, members in assortment.groups.items():
+        work.spend(1 + len(amounts) * (4 + len(amounts)) // 2 + len(members) // 8)
+        options = [_by_asker(option, who) for option in amounts]
+        kept = _useful(options)
+        if len(kept) == 1:
+            selected |= union([offers[kept[0]] for offers in members])
+            for taker, units in options[kept[0]].items():
+                supply[taker] = supply.get(taker, 0) + units * len(members)
+            continue
+        key = tuple(tuple(sorted(options[number].items())) for number in kept)
+        group = merged.setdefault(key, _Group([options[number] for number in kept], union(map(union, options)), []))
+        group.members.extend([offers[number] for number in kept] for offers in members)
+    return selected, supply, list(merged.values())
 
 
 def _by_asker(amounts: Amounts, who: Sequence[int]) -> dict[int, int]:
@@ -104,50 +125,49 @@ def _by_asker(amounts: Amounts, who: Sequence[int]) -> dict[int, int]:
     return found
 
 
-def _useful(group: _Group) -> _Group:
-    """The group without the options that offer nobody more than another does; one is left at least."""
-    options = group.options
-    kept = [
+def _useful(options: Sequence[Mapping[int, int]]) -> list[int]:
+    """The positions of the options of which none offers nobody more than another does; one at least."""
+    return [
         number
         for number, option in enumerate(options)
         if not any(
-            offers_no_less(other, option) and (other != option or rank < number)
+            rank != number and offers_no_less(other, option) and (rank < number or other != option)
             for rank, other in enumerate(options)
-            if rank != number
         )
     ]
-    if len(kept) == len(options):
-        return group
-    return _Group([options[number] for number in kept], [[offers[n] for n in kept] for offers in group.members])
 
 
-def _competing(links: Iterable[int], demands: Iterable[int]) -> list[int]:
+def _competing(links: Iterable[int], askers: int, work: Work) -> list[int]:
     """The askers in sets that have nothing to do with each other, as masks of their positions."""
-    joined: list[int] = []
-    for mask in [*links, *(1 << position for position, _ in enumerate(demands))]:
+    joined: list[int] = [1 << position for position in range(askers)]
+    for mask in links:
+        work.spend(1 + len(joined) // 8)
         apart = [other for other in joined if not other & mask]
-        joined = [*apart, union([mask, *(other for other in joined if other & mask)])]
-    return [mask for mask in joined if mask]
+        if len(joined) - len(apart) > 1:
+            joined = [*apart, union([other for other in joined if other & mask])]
+    return joined
 
 
-def _solve_part(
+def _serve(
     assortment: Assortment,
     part: int,
-    demands: Sequence[int],
+    demands: Totals,
     supply: Mapping[int, int],
     groups: Sequence[_Group],
     work: Work,
 ) -> int | None:
-    own = [group for group in groups if any(taker & part for option in group.options for taker in option)]
+    """The offers to use of the groups so that the askers in ``part`` are served, or None if there is no way."""
+    own = [group for group in groups if group.takers & part]
     takers = {taker for taker in supply if taker & part}
     takers.update(taker for group in own for option in group.options for taker in option)
     askers = list(bits(part))
     classes = sorted(takers, key=lambda taker: (taker.bit_count(), taker))
-    work.spend(len(askers) + len(classes))
-    caps = [sum(demands[asker] for asker in bits(taker)) for taker in classes]
+    work.spend((len(askers) + len(groups) + len(supply)) // 8)
+    work.spend(len(classes) * (2 + len(askers) // 4 + sum(len(group.options) for group in own) // 4))
+    caps = [sum([demands[asker] for asker in bits(taker)]) for taker in classes]
 
     def total(units: Mapping[int, int]) -> Totals:
-        return tuple(min(cap, units.get(taker, 0)) for taker, cap in zip(classes, caps, strict=True))
+        return tuple([min(cap, units.get(taker, 0)) for taker, cap in zip(classes, caps, strict=True)])
 
     place = {asker: position for position, asker in enumerate(askers)}
     problem = Problem(

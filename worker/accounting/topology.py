@@ -138,8 +138,8 @@ def _taken(cores: Sequence[int], packed: Packing, guest: Guest) -> set[int]:
 
 
 def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_kib: int) -> None:
-    if cell.shared:
-        charge[host_cell.vcpus_counter] = len(cell.shared)
+    if cell.need.shared:
+        charge[host_cell.vcpus_counter] = cell.need.shared
     charge[host_cell.memory_counter] = cell.need.memory_mib
     for pages in host_cell.pages:
         if pages.size_kib == size_kib:
@@ -157,7 +157,7 @@ def _assigned(
         "page_size_kib": size_kib,
         "pins": {str(vcpu): cpu for vcpu, cpu in pins},
         "shared_vcpus": format_cpu_set(cell.shared),
-        "shared_cpus": host_cell.shared_cpus if cell.shared else "",
+        "shared_cpus": host_cell.shared_cpus if cell.need.shared else "",
         "emulator_cpus": format_cpu_set(packed.emulator) if packed is not None else "",
     }
 

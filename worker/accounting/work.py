@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Final
 
-SEARCH_STEPS: Final = 6_000
-"""What one command may take to be decided, all its members and candidates together: below 8 ms."""
+SEARCH_STEPS: Final = 4_000
+"""What one command may take to be decided, all its members and candidates together: some 5 ms."""
 
-REASON_STEPS: Final = 1_500
-"""What one command may take further to tell why it is refused: below 2 ms."""
+REASON_STEPS: Final = 1_000
+"""What one command may take further to tell why it is refused: some 1.5 ms."""
 
 
 class TooComplexError(Exception):
