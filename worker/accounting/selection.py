@@ -1,32 +1,24 @@
 """Which way to use each block of devices, so that all requests can be served at once.
 
 Only amounts matter here (:mod:`worker.accounting.assortment`). What can be
-counted is counted first: requests that compete for nothing are looked at apart,
-and if not even the best use of everything would do, there is no way. Then the
-blocks are gone through once, keeping every total that can be reached and that
-none exceeds (dynamic programming over Pareto-maximal sums): so equal blocks are
-interchangeable, and no total is looked at twice. The answer is exact.
+counted is counted first: blocks without a choice add to what there is,
+requests that compete for nothing are looked at apart, and problems that differ
+in nothing are solved once.
 """
 
 from __future__ import annotations
 
-from operator import add, ge
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.accounting.assortment import offers_no_less
-from worker.accounting.devices import Stock
-from worker.accounting.flow import Matching
 from worker.accounting.modes import bits, union
+from worker.accounting.solving import Picks, Problem, Totals, solve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from worker.accounting.assortment import Amounts, Assortment
     from worker.accounting.work import Work
-
-Totals = tuple[int, ...]
-Picks = tuple[int, ...]
-"""For each option of a group of blocks, how many of the blocks use it."""
 
 
 class Asked(NamedTuple):
@@ -46,26 +38,6 @@ class _Group(NamedTuple):
     options: Sequence[Mapping[int, int]]
     takers: int
     members: list[list[int]]
-
-
-class _Path(NamedTuple):
-    """How a total was reached."""
-
-    before: _Path | None
-    picks: Picks
-
-
-class Problem(NamedTuple):
-    """Requests that compete: units by who may take them, and what groups of blocks offer of those, one way each.
-
-    ``classes`` are masks of the positions in ``demands``; ``supply`` and each
-    option give units by class, in their order, none more than could be used.
-    """
-
-    demands: Totals
-    classes: Totals
-    supply: Totals
-    groups: tuple[tuple[tuple[Totals, ...], int], ...]
 
 
 def select(assortment: Assortment, asked: Iterable[Asked], work: Work) -> int | None:
@@ -158,6 +130,7 @@ def _serve(
 ) -> int | None:
     """The offers to use of the groups so that the askers in ``part`` are served, or None if there is no way."""
     own = [group for group in groups if group.takers & part]
+    own.sort(key=lambda group: -max([max(option.values()) for option in group.options]))
     takers = {taker for taker in supply if taker & part}
     takers.update(taker for group in own for option in group.options for taker in option)
     askers = list(bits(part))
@@ -189,112 +162,3 @@ def _picked(group: _Group, picks: Picks) -> Iterator[int]:
     for number, count in enumerate(picks):
         for _ in range(count):
             yield next(members)[number]
-
-
-def solve(problem: Problem, work: Work) -> tuple[Picks, ...] | None:
-    """How many blocks of each group to use which way; None if no choice serves everybody."""
-    caps = tuple(sum(problem.demands[asker] for asker in bits(taker)) for taker in problem.classes)
-    tops = _tops(problem)
-    best = _sum(problem.supply, tops[0], caps)
-    if not _serves(problem, best, work):
-        return None
-    totals: dict[Totals, _Path | None] = {problem.supply: None}
-    for number, (options, count) in enumerate(problem.groups):
-        if best in totals:
-            break
-        for ways in _ways(options, count):
-            totals = _extended(totals, ways, caps, work)
-        totals = _undominated({t: p for t, p in totals.items() if _promising(problem, t, tops[number + 1])}, work)
-    found = [best] if best in totals else [total for total in totals if _serves(problem, total, work)]
-    return _picks(problem, totals[found[0]]) if found else None
-
-
-def _tops(problem: Problem) -> list[Totals]:
-    """For each group, the most that it and those after it could add to each class."""
-    tops = [(0,) * len(problem.classes)]
-    for options, count in reversed(problem.groups):
-        most = [max(units) * count for units in zip(*options, strict=True)]
-        tops.append(tuple(top + more for top, more in zip(tops[-1], most, strict=True)))
-    return tops[::-1]
-
-
-def _sum(one: Totals, other: Totals, caps: Totals) -> Totals:
-    return tuple(map(min, caps, map(add, one, other)))
-
-
-def _ways(options: Sequence[Totals], count: int) -> Iterator[list[tuple[Totals, Picks]]]:
-    """What the blocks of a group could add: all of them at once where there are two options, else one by one."""
-    if len(options) == 2:  # noqa: PLR2004 # the number of options is what is compared
-        one, other = options
-        yield [
-            (tuple(n * a + (count - n) * b for a, b in zip(one, other, strict=True)), (n, count - n))
-            for n in range(count, -1, -1)
-        ]
-        return
-    for _ in range(count):
-        yield [
-            (option, tuple(int(number == picked) for number in range(len(options))))
-            for picked, option in enumerate(options)
-        ]
-
-
-def _extended(
-    totals: Mapping[Totals, _Path | None], ways: Sequence[tuple[Totals, Picks]], caps: Totals, work: Work
-) -> dict[Totals, _Path | None]:
-    extended: dict[Totals, _Path | None] = {}
-    for total, path in totals.items():
-        work.spend(len(ways))
-        for more, picks in ways:
-            extended.setdefault(_sum(total, more, caps), _Path(path, picks))
-    return extended
-
-
-def _promising(problem: Problem, total: Totals, top: Totals) -> bool:
-    """Whether each asker for itself could have enough in the end."""
-    return all(
-        sum(units + more for taker, units, more in zip(problem.classes, total, top, strict=True) if taker >> asker & 1)
-        >= demand
-        for asker, demand in enumerate(problem.demands)
-    )
-
-
-def _undominated(totals: dict[Totals, _Path | None], work: Work) -> dict[Totals, _Path | None]:
-    """The totals of which none is exceeded by another in everything."""
-    if len(totals) == 1:
-        return totals
-    kept: list[Totals] = []
-    for total in sorted(totals, key=sum, reverse=True):
-        work.spend(1 + len(kept) // 2)
-        if not any(all(map(ge, other, total)) for other in kept):
-            kept.append(total)
-    return {total: totals[total] for total in kept}
-
-
-def _serves(problem: Problem, total: Totals, work: Work) -> bool:
-    """Whether so much of each class can be divided so that every asker has what it asked for."""
-    work.spend(1 + len(problem.classes) // 4)
-    matching = Matching(
-        Stock(sum(1 << number for number, units in enumerate(total) if units), dict(enumerate(total))),
-        [
-            sum(1 << number for number, taker in enumerate(problem.classes) if taker >> asker & 1)
-            for asker in range(len(problem.demands))
-        ],
-        work,
-    )
-    return all(matching.serve(asker, units) for asker, units in enumerate(problem.demands))
-
-
-def _picks(problem: Problem, path: _Path | None) -> tuple[Picks, ...]:
-    """The choices along a path, for each group; the first option for those that were not gone through any more."""
-    steps: list[Picks] = []
-    while path is not None:
-        steps.append(path.picks)
-        path = path.before
-    picks: list[Picks] = []
-    for options, count in problem.groups:
-        if not steps:
-            picks.append((count, *(0 for _ in options[1:])))
-            continue
-        parts = [steps.pop() for _ in range(1 if len(options) == 2 else count)]  # noqa: PLR2004 # as in _ways
-        picks.append(tuple(map(sum, zip(*parts, strict=True))))
-    return tuple(picks)

@@ -11,7 +11,7 @@ from worker.accounting.refusals import refusal
 from worker.accounting.selection import Asked, select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from schemas.outcomes import Reason
@@ -76,19 +76,38 @@ def _matching(demand: Demand, want: Want) -> int:
 
 def grants(demand: Demand, limits: Sequence[int]) -> list[int]:
     """How many units each request could have, out of its limit, when those before it have as many as they could."""
-    asked: list[Asked] = []
-    for want, limit in zip(demand.wants, limits, strict=True):
-        allowed = want.allowed & limit
-        least, most = 0, want.units
-        middle = most
-        while least < most:
-            if select(demand.assortment, [*asked, Asked(middle, allowed)], demand.work) is None:
-                most = middle - 1
-            else:
-                least = middle
-            middle = (least + most + 1) // 2
-        asked.append(Asked(least, allowed))
-    return [one.units for one in asked]
+    wanted = [Asked(want.units, want.allowed & limit) for want, limit in zip(demand.wants, limits, strict=True)]
+    granted: list[Asked] = []
+    while len(granted) < len(wanted):
+        rest = wanted[len(granted) :]
+        full = _most(len(rest), lambda count: _served(demand, [*granted, *rest[:count]]))  # noqa: B023 # called at once
+        granted += rest[:full]
+        if full < len(rest):
+            limit = rest[full].limit
+            units = _most(rest[full].units - 1, lambda count: _served(demand, [*granted, Asked(count, limit)]))  # noqa: B023
+            granted.append(Asked(units, limit))
+    return [one.units for one in granted]
+
+
+def _served(demand: Demand, asked: Sequence[Asked]) -> bool:
+    return select(demand.assortment, asked, demand.work) is not None
+
+
+def _most(most: int, possible: Callable[[int], bool]) -> int:
+    """The largest count up to ``most`` that is possible, where every smaller one is possible too, and 0 always.
+
+    It is looked for from above, further down by twice as much each time, for little is missing as a rule.
+    """
+    least, step = most, 1
+    while least > 0 and not possible(least):
+        most, least, step = least - 1, max(0, least - step), 2 * step
+    while least < most:
+        middle = (least + most + 1) // 2
+        if possible(middle):
+            least = middle
+        else:
+            most = middle - 1
+    return least
 
 
 def _words(demand: Demand, one: _Short) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Final
 
-SEARCH_STEPS: Final = 4_000
+SEARCH_STEPS: Final = 4_500
 """What one command may take to be decided, all its members and candidates together: some 5 ms."""
 
-REASON_STEPS: Final = 1_000
+REASON_STEPS: Final = 1_500
 """What one command may take further to tell why it is refused: some 1.5 ms."""
 
 
