@@ -107,3 +107,14 @@ def test_a_verdict_is_that_of_trying_every_way_to_use_each_card(data: st.DataObj
     if not expected:
         assert {reason.code for reason in refused(result)} == {"no_device_fit"}
         assert all(reason.short_by for reason in refused(result))
+
+
+@settings(MORE, max_examples=40)
+@given(st.lists(st.integers(1, 24), min_size=16, max_size=16, unique=True), st.integers(6, 12))
+def test_so_many_whole_cards_leave_exactly_the_functions_of_the_largest_others(sizes: list[int], whole: int) -> None:
+    cards: list[Card] = [("vf", size, "0001", 0) for size in sizes]
+    functions = sum(sorted(sizes)[whole:])
+    requests = [("vf", None, functions), ("pf", None, whole)]
+    assert isinstance(place(here(cards), NOBODY, wish(requests)), Placement)
+    one_more = refused(place(here(cards), NOBODY, wish([requests[1], ("vf", None, functions + 1)])))
+    assert [(reason.code, reason.short_by) for reason in one_more] == [("no_device_fit", 1)]

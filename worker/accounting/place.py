@@ -94,7 +94,10 @@ def _length(shape: Request) -> int:
     if shape.topology is None or shape.topology.cells is None:
         return steps
     cells = shape.topology.cells
-    return steps + (2 * cells if isinstance(cells, int) else sum([4 + len(cell.vcpus) // 8 for cell in cells]))
+    if isinstance(cells, int):
+        return steps + 2 * cells
+    wide = 4 + shape.resources.vcpus // 4096
+    return steps + sum([wide + len(cell.vcpus) // 8 for cell in cells])
 
 
 def _placed(
@@ -124,7 +127,7 @@ def _placed(
         reasons += trait_breaches(host.traits, shape.traits)
     if contradicted:
         return reasons
-    work.spend(4 * len(reasons))
+    work.spend(5 * len(reasons))
     layout = _layout(host, occupancy, own, guest, shape.devices, former, work)
     if isinstance(layout, list):
         return reasons + layout
@@ -140,6 +143,8 @@ def _layout(
     former: Former,
     work: Work,
 ) -> Layout | list[Reason]:
+    if guest is None and not requests:
+        return Layout({}, frozenset(), [], [])
     demand = _demand(host, occupancy, requests, former, work)
     if guest is not None:
         return lay(host, occupancy, own, guest, demand, former)
