@@ -94,6 +94,11 @@ class Demand(NamedTuple):
     assortment: Assortment
     work: Work
 
+    def explaining(self) -> Demand:
+        """The same once it is refused: what is found out further is for the reasons."""
+        self.assortment.work = self.work.reasons
+        return self._replace(work=self.work.reasons)
+
 
 @dataclass(frozen=True, slots=True)
 class Catalog:

@@ -197,7 +197,7 @@ def _devices_anywhere(demand: Demand, occupancy: Occupancy) -> Layout | list[Rea
     if choice is not None:
         return Layout({}, frozenset(), [], choice)
     try:
-        return why_no_devices(demand._replace(work=demand.work.reasons), anywhere, occupancy.held)
+        return why_no_devices(demand.explaining(), anywhere, occupancy.held)
     except TooComplexError:
         return [unexplained("no_device_fit", "the node does not have all devices that the instance asks for")]
 

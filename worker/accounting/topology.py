@@ -166,7 +166,7 @@ def _why_not(
     table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, occupancy: Occupancy, own: Mapping[str, int]
 ) -> list[Reason]:
     """What stands in the way: room for the cells, else the networks, else the devices near them."""
-    demand = nearby.demand._replace(work=nearby.demand.work.reasons)
+    demand = nearby.demand.explaining()
     try:
         if not matchable(rows, demand.work):
             refused = [why_no_cells(table.rooms, rows, guest, occupancy.used, own, demand.work)]
@@ -178,6 +178,7 @@ def _why_not(
         positions = arrange(rows, Nearby(nearby.cells, guest, alone), demand.work) if demand.wants else None
         if positions is None:
             return [why_no_networks(table.rooms, rows, guest)]
+        nearby.demand = demand
         tiers = nearby.tiers(sum(1 << position for position in positions))
         return why_no_devices(demand, tiers, occupancy.held, [nearby.cells[position].id for position in positions])
     except TooComplexError:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Final
 
-SEARCH_STEPS: Final = 4_500
-"""What one command may take to be decided, all its members and candidates together: some 5 ms."""
+SEARCH_STEPS: Final = 3_000
+"""What one command may take to be decided, all its members and candidates together: some 5 ms at the most."""
 
-REASON_STEPS: Final = 1_500
-"""What one command may take further to tell why it is refused: some 1.5 ms."""
+REASON_STEPS: Final = 1_300
+"""What one command may take further to tell why it is refused: some 3 ms at the most."""
 
 
 class TooComplexError(Exception):
