@@ -14,7 +14,7 @@ ReasonCode = Literal[
     "insufficient", "below_minimum", "above_maximum", "not_a_multiple", "unknown_resource", "no_numa_fit",
     "no_device_fit", "node_unknown", "node_disabled", "node_in_use", "instance_exists", "instance_unknown",
     "move_in_progress", "no_move", "superseded", "stale", "expired", "hypervisor_unreachable", "domain_still_running",
-    "hypervisor_not_allowed", "hypervisor_taken", "not_permitted", "missing_trait", "invalid_request",
+    "hypervisor_not_allowed", "hypervisor_taken", "not_permitted", "missing_trait", "invalid_request", "too_complex",
 ]  # fmt: skip
 NoticeCode = Literal[
     "hypervisor_unreachable", "cpu_not_dedicated", "device_not_offered", "used_above_capacity",

@@ -78,3 +78,19 @@ def possible(devices: list[Json], requests: list[Json], chosen: list[int] | None
         )
 
     return assign(0, frozenset())
+
+
+def assignable(supply: list[tuple[str, str, int]], wants: list[tuple[str, str | None, int]]) -> bool:
+    """Whether amounts of (kind, product) serve requests for (kind, product or None for any).
+
+    By Hall's condition: all requests together must find enough, and so must those for any one product alone.
+    """
+    for kind in {kind for kind, _, _ in wants}:
+        there = [(made, units) for other, made, units in supply if other == kind]
+        asked = [(made, units) for other, made, units in wants if other == kind]
+        if sum(units for _, units in there) < sum(units for _, units in asked):
+            return False
+        for one in {made for made, _ in asked if made is not None}:
+            if sum(units for made, units in there if made == one) < sum(units for made, units in asked if made == one):
+                return False
+    return True

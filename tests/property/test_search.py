@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from schemas.commands import Shape
 from tests.unit.accounting.builders import host
-from worker.accounting.host.devices import Demand, Stock, bits
+from worker.accounting.host.devices import Demand, Stock
+from worker.accounting.host.modes import bits, union
 from worker.accounting.placing import layout as topology
 from worker.accounting.placing import matching, nearby, place, search
-from worker.accounting.placing.matching import Choice, Tiers, union
+from worker.accounting.placing.flow import Choice
+from worker.accounting.placing.matching import Tiers
 from worker.accounting.placing.search import Surroundings
 from worker.accounting.state.occupancy import Occupancy, Placement, beside
+from worker.accounting.work import Work
 
 MORE = settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
 ROWS = st.integers(1, 6).flatmap(lambda width: st.lists(st.integers(0, (1 << width) - 1), min_size=1, max_size=4))
@@ -58,10 +61,10 @@ def can_serve(demand: Demand, limits: Sequence[int]) -> bool:
     return serve(owed, demand.stock)
 
 
-def checked_arrange(rows: Sequence[int], surroundings: Surroundings | None = None) -> list[int] | None:
+def checked_arrange(rows: Sequence[int], surroundings: Surroundings | None, work: Work) -> list[int] | None:
     expected = first_arrangement(rows, copy(surroundings))
     event(f"arranged {len(rows)} cells with surroundings: {surroundings is not None}, found: {expected is not None}")
-    assert search.arrange(rows, surroundings) == expected
+    assert search.arrange(rows, surroundings, work) == expected
     return expected
 
 
@@ -79,6 +82,12 @@ def checked_choose(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
     return choice
 
 
+def checked_possible(demand: Demand, tiers: Sequence[Tiers]) -> bool:
+    verdict = matching.possible(demand, tiers)
+    assert verdict == can_serve(demand, [union(steps[-1]) for steps in tiers])
+    return verdict
+
+
 def check_choice(demand: Demand, limits: Sequence[int], choice: Choice) -> None:
     """Each request has what it asked for, and no device is taken twice or beside one that it excludes."""
     used = union(1 << offer for taken in choice for offer in taken)
@@ -93,7 +102,7 @@ def check_choice(demand: Demand, limits: Sequence[int], choice: Choice) -> None:
 
 @given(ROWS)
 def test_guest_cells_lie_on_the_first_host_cells_that_have_room_for_all(rows: list[int]) -> None:
-    checked_arrange(rows)
+    checked_arrange(rows, None, Work())
 
 
 @st.composite
@@ -156,8 +165,10 @@ def test_networks_and_devices_near_the_cells_are_found_wherever_there_is_a_way(
     here, occupancy = host(**inventory), Occupancy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(topology, "arrange", checked_arrange)
-        for module in (nearby, place, topology):
+        for module in (nearby, place):
             patch.setattr(module, "choose", checked_choose)
+        for module in (nearby, topology):
+            patch.setattr(module, "possible", checked_possible)
         for number, wish in enumerate(wishes):
             result = place.place(here, occupancy, Shape.model_validate(wish))
             if isinstance(result, Placement):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from schemas.cpuset import format_cpu_set
 from worker.accounting.host.compiled import without_pinned
 from worker.accounting.host.cpus import bits_of
-from worker.accounting.host.devices import bits
+from worker.accounting.host.modes import bits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,6 +18,7 @@ from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
 
 if TYPE_CHECKING:
     from schemas import Claim, Reason
+    from worker.accounting.host.compiled import Host
     from worker.accounting.placing.repeat import Room
     from worker.accounting.state.view import Node
 
@@ -48,7 +49,8 @@ class Fitting:
 
     claim: Claim
     most: int
-    _known: dict[object, Room] = field(default_factory=dict)
+    _known: dict[object, tuple[Host, Room]] = field(default_factory=dict)
+    """By what the nodes have and hold. Each answer keeps its host, whose ``id`` would else go to another one."""
 
     def on(self, node: Node) -> Fit:
         """What this node could do. What keeps every claim off it is told beside what this one lacks."""
@@ -66,10 +68,10 @@ class Fitting:
         if node.host is None:
             raise AssertionError("only an observed node has room")
         taken = node.occupancy
-        key = (id(node.host), frozenset(taken.used.items()), frozenset(taken.pinned), frozenset(taken.held))
+        key = (id(node.host), frozenset(taken.used.items()), frozenset(taken.pinned), frozenset(taken.held.items()))
         if key not in self._known:
-            self._known[key] = room_for(node.host, taken, self.claim.members()[0], self.most)
-        return self._known[key]
+            self._known[key] = node.host, room_for(node.host, taken, self.claim.members()[0], self.most)
+        return self._known[key][1]
 
 
 def fit(

@@ -20,14 +20,14 @@ from worker.engine.ports import LedgerConflict, LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from uuid import UUID
 
     from worker.accounting.state.view import Facts
     from worker.engine.intake import Item
     from worker.engine.lanes import Batch, Lanes
     from worker.engine.outbox import Outbox
-    from worker.engine.ports import Ledger, ReadKeys
+    from worker.engine.ports import Ledger, OutcomeRecord, ReadKeys
     from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
@@ -196,6 +196,7 @@ class Committer:
         ended = loop.time()
         ages = [ended - item.delivery.received_at for item in result.done if item.delivery is not None]
         self.metrics.committed(changes.answers, nodes=len(want.nodes), seconds=ended - began, ages=ages)
+        _log_too_complex(changes.answers)
         self.metrics.duplicates.inc(len(result.again))
         self.metrics.drifted(one["kind"] for _, decision in result.decided for one in decision.drift or ())
         return result
@@ -231,3 +232,10 @@ class Committer:
             _log.warning("the database does not answer; waiting for it", error=str(trouble))
             self.metrics.database_losses.inc()
         self.down = str(trouble)
+
+
+def _log_too_complex(answers: Iterable[OutcomeRecord]) -> None:
+    """Tell of commands that no worker can decide: a producer asks for what should not be, or the bound is too low."""
+    for answer in answers:
+        if "too_complex" in answer.codes:
+            _log.warning("refused as too complex", command=str(answer.command), kind=answer.kind, node=answer.node)

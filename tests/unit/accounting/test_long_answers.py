@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,17 +12,28 @@ import pytest
 
 from schemas import Command, Outcome, parse_command
 from tests.unit.accounting.test_drift import Domain
+from worker.accounting import work
 from worker.accounting.decide import decide
 from worker.accounting.reasons.refusals import Collected, refusal
+from worker.accounting.rules import claims
 from worker.accounting.rules.decision import Decision
 from worker.accounting.rules.nodes import apply_settings
 from worker.accounting.state.view import Facts, View
+from worker.accounting.work import Work
 from worker.engine.outcomes import render
 from worker.engine.ports import ReadSet
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
+BOUNDLESS = 10**9
 MOST = 1024 * 1024
 LONG = "N" * 240
+
+
+@pytest.fixture(autouse=True)
+def without_a_bound_on_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer's size is bounded by itself, also where the work of finding it is not."""
+    monkeypatch.setattr(claims, "Work", partial(Work, BOUNDLESS))
+    monkeypatch.setattr(work, "REASON_STEPS", BOUNDLESS)
 
 
 def command(**fields: Any) -> Command:

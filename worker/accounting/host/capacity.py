@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from worker.accounting.reasons.refusals import MOST_REASONS, Refusals, refusal
+from worker.accounting.reasons.refusals import Refusals, refusal
+from worker.accounting.work import MOST_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

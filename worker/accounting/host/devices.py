@@ -15,23 +15,31 @@ offers as many of the type as its inventory says it carries alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import filter as matching_names
 from functools import reduce
 from operator import and_, or_
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, get_args
 
 from schemas.requests import DeviceType
+from worker.accounting.host.admission import admitted
+from worker.accounting.host.modes import best_use, bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from schemas.inventory import Device, Inventory
-    from schemas.policy import DevicePattern, Policy
+    from schemas.policy import Policy
     from schemas.requests import Affinity, DeviceMatch, DeviceRequest
+    from worker.accounting.host.modes import Mode
+    from worker.accounting.placing.assortment import Assortment
+    from worker.accounting.work import Work
 
 _Key = TypeVar("_Key")
 _GLOB = frozenset("*?[")
 _VIRTUAL = frozenset({"pf", "vf", "vdpa"})
+
+_PATTERN_STEPS: Final = 60
+"""What it takes to compile a pattern of addresses, beside looking at the addresses."""
 
 
 class Offer(NamedTuple):
@@ -66,16 +74,32 @@ class Stock(NamedTuple):
     def count(self, mask: int) -> int:
         """Units left of the offers in ``mask``."""
         mask &= self.free
+        if not self.units:
+            return mask.bit_count()
+        if mask.bit_count() < len(self.units):
+            return sum(self.units.get(number, 1) for number in bits(mask))
         return mask.bit_count() + sum(left - 1 for number, left in self.units.items() if mask >> number & 1)
 
 
 class Demand(NamedTuple):
-    """What one instance wants of a host's devices, beside what is left; ``kept`` are the offers it holds for each."""
+    """What one instance wants of a host's devices, beside what is left.
+
+    ``kept`` are the offers it holds for each request, ``assortment`` is what is
+    left as its requests tell it apart, and ``work`` how much may be spent on
+    finding out what it can have.
+    """
 
     catalog: Catalog
     stock: Stock
     wants: Sequence[Want]
     kept: Sequence[int]
+    assortment: Assortment
+    work: Work
+
+    def explaining(self) -> Demand:
+        """The same once it is refused: what is found out further is for the reasons."""
+        self.assortment.work = self.work.reasons
+        return self._replace(work=self.work.reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +111,8 @@ class Catalog:
     device itself, on those above it and on those below it: also for devices
     that are not handed out. ``on`` gives those on the device alone, and
     ``below`` the addresses directly below one; below None are those with
-    nothing above them.
+    nothing above them. ``apart`` is the best use of all: what excludes nothing,
+    and the blocks of what excludes each other. ``addresses`` are in lower case.
     """
 
     offers: tuple[Offer, ...]
@@ -99,6 +124,8 @@ class Catalog:
     below: Mapping[str | None, Sequence[str]]
     by_cell: Mapping[int | None, int]
     by_property: Mapping[tuple[str, object], int]
+    apart: Mode
+    addresses: Sequence[str]
 
     def stock(self, held: Iterable[str], used: Mapping[str, int]) -> Stock:
         """What is left beside the devices ``held`` whole and the mediated devices in use."""
@@ -121,21 +148,31 @@ class Catalog:
                 free &= ~(1 << number)
         return Stock(free, units)
 
-    def want(self, request: DeviceRequest) -> Want:
-        """The offers that a request accepts, wherever they are."""
-        return Want(request.name, request.count, self._allowed(request, request.type), request.affinity, request)
+    def want(self, request: DeviceRequest, work: Work) -> Want:
+        """The offers that a request accepts, wherever they are.
 
-    def other_types(self, request: DeviceRequest) -> list[str]:
-        """The types under which a request would find offers that match it but for their type."""
-        return [kind for kind in get_args(DeviceType) if kind != request.type and self._allowed(request, kind)]
+        Raises:
+            TooComplexError: finding out takes more work than is left.
+        """
+        allowed = self._allowed(request, request.type, work)
+        return Want(request.name, request.count, allowed, request.affinity, request)
 
-    def _allowed(self, request: DeviceRequest, kind: str | None) -> int:
-        allowed = reduce(or_, (self._matching(match, kind) for match in request.match), 0)
+    def other_types(self, request: DeviceRequest, work: Work) -> list[str]:
+        """The types under which a request would find offers that match it but for their type.
+
+        Raises:
+            TooComplexError: finding out takes more work than is left.
+        """
+        return [kind for kind in get_args(DeviceType) if kind != request.type and self._allowed(request, kind, work)]
+
+    def _allowed(self, request: DeviceRequest, kind: str | None, work: Work) -> int:
+        allowed = reduce(or_, (self._matching(match, kind, work) for match in request.match), 0)
         if request.live_migratable is not None:
             allowed &= self.by_property.get(("live_migratable", request.live_migratable), 0)
         return allowed
 
-    def _matching(self, match: DeviceMatch, kind: str | None) -> int:
+    def _matching(self, match: DeviceMatch, kind: str | None, work: Work) -> int:
+        work.spend(1 + len(match.tags) // 4)
         if kind is None:
             kind = "plain" if match.mdev_type is None else "mdev"
         find = self.by_property.get
@@ -148,27 +185,21 @@ class Catalog:
             allowed &= find(("mdev_type", match.mdev_type), 0)
         allowed = reduce(and_, (find(("tag", tag), 0) for tag in match.tags.items()), allowed)
         if match.address is not None and allowed:
-            allowed &= self._at(match.address, allowed)
+            allowed &= self._at(match.address, work)
         return allowed
 
-    def _at(self, pattern: str, among: int) -> int:
+    def _at(self, pattern: str, work: Work) -> int:
         if _GLOB.isdisjoint(pattern):
             return self.by_property.get(("address", pattern), 0)
-        numbers = (n for n in bits(among) if fnmatchcase(self.offers[n].device.address, pattern))
-        return reduce(or_, (1 << number for number in numbers), 0)
+        work.spend(_PATTERN_STEPS + len(self.addresses) // 8)
+        found = matching_names(self.addresses, pattern)
+        work.spend(len(found) // 4)
+        return reduce(or_, (self.by_property["address", address] for address in found), 0)
 
 
 def mdev_counter(address: str, mdev_type: str) -> str:
     """The name of the counter of mediated devices of a type on a parent device."""
     return f"mdev/{address}/{mdev_type}"
-
-
-def bits(mask: int) -> Iterator[int]:
-    """The numbers in a mask, lowest first."""
-    while mask:
-        low = mask & -mask
-        yield low.bit_length() - 1
-        mask ^= low
 
 
 def build_catalog(inventory: Inventory, policy: Policy, *, observed: bool) -> Catalog:
@@ -177,21 +208,24 @@ def build_catalog(inventory: Inventory, policy: Policy, *, observed: bool) -> Ca
     Without patterns, that is every device of a pushed inventory and none of an
     observed one.
     """
-    admitted = sorted(_admitted(inventory, policy, observed=observed), key=_preference(inventory.devices))
-    offers = tuple(offer for device in admitted for offer in _offers(device))
+    ordered = sorted(admitted(inventory, policy, observed=observed), key=_preference(inventory.devices))
+    offers = tuple(offer for device in ordered for offer in _offers(device))
     on = _masks((offer.device.address, number) for number, offer in enumerate(offers))
     family = _families(inventory.devices)
     related = {address: reduce(or_, (on.get(kin, 0) for kin in kindred), 0) for address, kindred in family.items()}
+    excludes = tuple(related[offer.device.address] & ~(1 << number) for number, offer in enumerate(offers))
     return Catalog(
         offers=offers,
         everything=(1 << len(offers)) - 1,
         whole=reduce(or_, (1 << number for number, offer in enumerate(offers) if offer.mdev_type is None), 0),
-        excludes=tuple(related[offer.device.address] & ~(1 << number) for number, offer in enumerate(offers)),
+        excludes=excludes,
         related=related,
         on=on,
         below=_below(inventory.devices),
         by_cell=_masks((offer.device.cell, number) for number, offer in enumerate(offers)),
         by_property=_masks((key, number) for number, offer in enumerate(offers) for key in _properties(offer)),
+        apart=best_use((1 << len(offers)) - 1, excludes),
+        addresses=tuple(dict.fromkeys(offer.device.address.lower() for offer in offers)),
     )
 
 
@@ -225,37 +259,6 @@ def _offers(device: Device) -> Iterator[Offer]:
     for mdev_type, units in sorted(device.mdev_types.items()):
         if units:
             yield Offer(device, mdev_type, units)
-
-
-def _admitted(inventory: Inventory, policy: Policy, *, observed: bool) -> Iterator[Device]:
-    """The devices that may be handed out, as the first pattern that admits each leaves them."""
-    if policy.devices is None:
-        yield from () if observed else inventory.devices
-        return
-    for device in inventory.devices:
-        pattern = next((some for some in policy.devices if _admits(some, device)), None)
-        if pattern is None:
-            continue
-        types = device.mdev_types
-        if pattern.mdev_types is not None:
-            types = {name: units for name, units in types.items() if name in pattern.mdev_types}
-        live = device.live_migratable if pattern.live_migratable is None else pattern.live_migratable
-        changes = {"tags": {**device.tags, **pattern.tags}, "live_migratable": live, "mdev_types": types}
-        yield device.model_copy(update=changes)
-
-
-def _admits(pattern: DevicePattern, device: Device) -> bool:
-    """Whether a pattern names a device; one that names a physical function by address also means its virtual ones."""
-    if pattern.vendor is not None and pattern.vendor.lower() != device.vendor.lower():
-        return False
-    if pattern.product is not None and pattern.product.lower() != device.product.lower():
-        return False
-    if pattern.type is not None and pattern.type != device.type:
-        return False
-    if pattern.address is None:
-        return True
-    addresses = [device.address, device.parent] if device.parent else [device.address]
-    return any(fnmatchcase(address, pattern.address) for address in addresses)
 
 
 def _preference(devices: Sequence[Device]) -> Callable[[Device], tuple[int, str, str]]:

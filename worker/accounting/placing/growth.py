@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.accounting.host.devices import bits
+from worker.accounting.host.modes import bits
 from worker.accounting.placing.place import requested
 from worker.accounting.state.occupancy import Placement, merged
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.cpuset import parse_cpu_set
+from schemas.cpuset import lowest_cpu, parse_cpu_mask
+from worker.accounting.host.cpus import bits_of
 from worker.accounting.reasons.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from collections.abc import Set as AbstractSet
 
     from schemas.outcomes import Reason
     from schemas.requests import (
@@ -38,11 +38,21 @@ class Need(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GuestCell:
-    """One cell of a guest: its vCPUs by number, ascending, and what it needs."""
+    """One cell of a guest: its vCPUs as masks, and what it needs."""
 
-    shared: tuple[int, ...]
-    dedicated: tuple[int, ...]
+    shared_mask: int
+    dedicated_mask: int
     need: Need
+
+    @property
+    def shared(self) -> Sequence[int]:
+        """The shared vCPUs by number, ascending."""
+        return bits_of(self.shared_mask)
+
+    @property
+    def dedicated(self) -> Sequence[int]:
+        """The dedicated vCPUs by number, ascending."""
+        return bits_of(self.dedicated_mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,37 +115,41 @@ def guest_of(resources: Resources, topology: Topology) -> Guest | list[Reason] |
     )
 
 
-def _dedicated(resources: Resources, topology: Topology) -> AbstractSet[int]:
+def _all_of(vcpus: int) -> int:
+    """The mask of so many vCPUs."""
+    return (1 << vcpus) - 1
+
+
+def _dedicated(resources: Resources, topology: Topology) -> int:
     if topology.cpu_policy == "dedicated":
-        return frozenset(range(resources.vcpus))
+        return _all_of(resources.vcpus)
     if topology.cpu_policy == "mixed":
-        return parse_cpu_set(topology.dedicated_vcpus or topology.realtime_vcpus or "")
-    return frozenset()
+        return parse_cpu_mask(topology.dedicated_vcpus or topology.realtime_vcpus or "")
+    return 0
 
 
-def _layout(resources: Resources, topology: Topology) -> Iterator[tuple[AbstractSet[int], int]]:
-    """The vCPUs and the memory of each cell."""
+def _layout(resources: Resources, topology: Topology) -> Iterator[tuple[int, int]]:
+    """The mask of the vCPUs, and the memory, of each cell."""
     if isinstance(topology.cells, list):
         for cell in topology.cells:
-            yield parse_cpu_set(cell.vcpus), cell.memory_mib
+            yield parse_cpu_mask(cell.vcpus), cell.memory_mib
         return
     count = topology.cells or 1
     width = resources.vcpus // count
     for number in range(count):
-        yield frozenset(range(number * width, (number + 1) * width)), resources.memory_mib // count
+        yield _all_of(width) << number * width, resources.memory_mib // count
 
 
-def _guest_cell(vcpus: AbstractSet[int], memory_mib: int, dedicated: AbstractSet[int], emulator: int) -> GuestCell:
-    alone = tuple(sorted(vcpus & dedicated))
-    shared = tuple(sorted(vcpus - dedicated))
-    return GuestCell(shared, alone, Need(len(shared), len(alone), emulator, memory_mib))
+def _guest_cell(vcpus: int, memory_mib: int, dedicated: int, emulator: int) -> GuestCell:
+    alone, shared = vcpus & dedicated, vcpus & ~dedicated
+    return GuestCell(shared, alone, Need(shared.bit_count(), alone.bit_count(), emulator, memory_mib))
 
 
 def _cell_without_pins(cells: tuple[GuestCell, ...], topology: Topology) -> str | None:
     """Why cells without a dedicated vCPU cannot be, where something relies on there being one."""
-    if topology.emulator_threads == "isolate" and not cells[0].dedicated:
+    if topology.emulator_threads == "isolate" and not cells[0].dedicated_mask:
         return "emulator_threads isolate needs a dedicated vCPU in the first cell"
-    if topology.thread_policy == "isolate" and not all(cell.dedicated for cell in cells):
+    if topology.thread_policy == "isolate" and not all(cell.dedicated_mask for cell in cells):
         return "thread_policy isolate needs a dedicated vCPU in every cell"
     return None
 
@@ -177,38 +191,37 @@ def _mask_contradictions(resources: Resources, topology: Topology, text: str) ->
         return
     if topology.realtime_vcpus is not None:
         yield field, "give either dedicated_vcpus or realtime_vcpus: realtime ones are dedicated"
-    dedicated = parse_cpu_set(text)
-    everything = frozenset(range(resources.vcpus))
-    if not dedicated <= everything:
-        yield field, f"vCPU {max(dedicated)} is not one of {resources.vcpus} vCPUs"
+    dedicated = parse_cpu_mask(text)
+    everything = _all_of(resources.vcpus)
+    if dedicated & ~everything:
+        yield field, f"vCPU {dedicated.bit_length() - 1} is not one of {resources.vcpus} vCPUs"
     elif not dedicated or dedicated == everything:
         yield field, "dedicated_vcpus must leave at least one dedicated and one shared vCPU"
 
 
 def _realtime_contradictions(resources: Resources, topology: Topology, text: str) -> Iterator[tuple[str, str]]:
-    realtime = parse_cpu_set(text)
-    everything = frozenset(range(resources.vcpus))
+    realtime = parse_cpu_mask(text)
+    everything = _all_of(resources.vcpus)
     if not realtime:
         yield "topology.realtime_vcpus", "realtime_vcpus is empty"
-    elif not realtime <= everything:
-        yield "topology.realtime_vcpus", f"vCPU {max(realtime)} is not one of {resources.vcpus} vCPUs"
+    elif realtime & ~everything:
+        yield "topology.realtime_vcpus", f"vCPU {realtime.bit_length() - 1} is not one of {resources.vcpus} vCPUs"
     elif realtime == everything and topology.emulator_threads is None:
         yield "topology.realtime_vcpus", "with every vCPU realtime, emulator_threads must say where the emulator runs"
 
 
 def _layout_contradictions(resources: Resources, topology: Topology) -> Iterator[tuple[str, str]]:
-    seen: set[int] = set()
-    memory_mib = 0
+    seen = memory_mib = 0
     for number, (vcpus, cell_memory_mib) in enumerate(_layout(resources, topology)):
         field = f"topology.cells.{number}.vcpus"
         memory_mib += cell_memory_mib
         if twice := seen & vcpus:
-            yield field, f"vCPU {min(twice)} is in two cells"
-        if vcpus and max(vcpus) >= resources.vcpus:
-            yield field, f"vCPU {max(vcpus)} is not one of {resources.vcpus} vCPUs"
+            yield field, f"vCPU {lowest_cpu(twice)} is in two cells"
+        if vcpus.bit_length() > resources.vcpus:
+            yield field, f"vCPU {vcpus.bit_length() - 1} is not one of {resources.vcpus} vCPUs"
         seen |= vcpus
-    if missing := frozenset(range(resources.vcpus)) - seen:
-        yield "topology.cells", f"vCPU {min(missing)} is in no cell"
+    if missing := _all_of(resources.vcpus) & ~seen:
+        yield "topology.cells", f"vCPU {lowest_cpu(missing)} is in no cell"
     if memory_mib != resources.memory_mib:
         yield "topology.cells", f"the cells have {memory_mib} MiB together, not {resources.memory_mib}"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.cpuset import parse_cpu_set
 from worker.accounting.host.cpus import Packing, attainable, extended, follows, mask_of, pack
-from worker.accounting.host.devices import bits
+from worker.accounting.host.modes import bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

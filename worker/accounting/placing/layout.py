@@ -8,11 +8,13 @@ from schemas.cpuset import format_cpu_set
 from worker.accounting.host.cells import rooms_of
 from worker.accounting.placing.fitting import fitting
 from worker.accounting.placing.keeping import kept_on, licence_of, packing, positions_as_before
-from worker.accounting.placing.matching import choose, everywhere
+from worker.accounting.placing.matching import everywhere, possible
 from worker.accounting.placing.nearby import Nearby
 from worker.accounting.placing.search import arrange, matchable
 from worker.accounting.reasons.cells import too_few_cells, why_no_cells, why_no_networks
 from worker.accounting.reasons.devices import why_no_devices
+from worker.accounting.reasons.refusals import unexplained
+from worker.accounting.work import TooComplexError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from worker.accounting.host.cpus import Packing
     from worker.accounting.host.devices import Demand
     from worker.accounting.placing.fitting import Lack
+    from worker.accounting.placing.flow import Choice
     from worker.accounting.placing.guests import Guest, GuestCell, Need
     from worker.accounting.placing.keeping import Former
-    from worker.accounting.placing.matching import Choice
     from worker.accounting.state.occupancy import Counters, Occupancy
 
 
@@ -94,16 +96,25 @@ def lay(
     cells = host.cells or (() if guest.explicit else (host.implicit,))
     if len(cells) < len(guest.cells):
         return [too_few_cells(len(guest.cells), len(cells))]
+    work = demand.work
+    work.spend(len(cells) + len(occupancy.pinned) // 8)
     rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned, former.pins), guest, host, demand)
+    work.spend(len({cell.need for cell in guest.cells}) * sum(_effort(room, guest) for room in rooms))
+    work.spend(len(former.cells) * len(rooms))
     table = tabulated(rooms, guest, occupancy.used, own, former)
     rows = table.rows()
     nearby = Nearby([room.cell for room in rooms], guest, demand)
     positions = positions_as_before(former, rooms, rows)
     if positions is None or not nearby.satisfied(sum(1 << position for position in positions)):
-        positions = arrange(rows, nearby if demand.wants or nearby.networks else None)
+        positions = arrange(rows, nearby if demand.wants or nearby.networks else None, work)
     if positions is None:
         return _why_not(table, rows, guest, nearby, occupancy)
     return Layout(*_laid(guest, table, positions, host, former), nearby.choice)
+
+
+def _effort(room: Room, guest: Guest) -> int:
+    """The steps it takes to see whether a guest cell fits on a host cell."""
+    return 2 + (len(room.cores) // 8 if guest.thread_policy in {"require", "isolate"} else 0)
 
 
 def in_order(rooms: list[Room], guest: Guest, host: Host, demand: Demand) -> list[Room]:
@@ -147,8 +158,8 @@ def _laid(
 
 
 def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_kib: int) -> None:
-    if cell.shared:
-        charge[host_cell.vcpus_counter] = len(cell.shared)
+    if cell.need.shared:
+        charge[host_cell.vcpus_counter] = cell.need.shared
     charge[host_cell.memory_counter] = cell.need.memory_mib
     for pages in host_cell.pages:
         if pages.size_kib == size_kib:
@@ -166,22 +177,27 @@ def _assigned(
         "page_size_kib": size_kib,
         "pins": {str(vcpu): cpu for vcpu, cpu in pins},
         "shared_vcpus": format_cpu_set(cell.shared),
-        "shared_cpus": host_cell.shared_cpus if cell.shared else "",
+        "shared_cpus": host_cell.shared_cpus if cell.need.shared else "",
         "emulator_cpus": format_cpu_set(packed.emulator) if packed is not None else "",
     }
 
 
 def _why_not(table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, occupancy: Occupancy) -> list[Reason]:
     """What stands in the way: room for the cells, else the networks, else the devices near them."""
-    demand = nearby.demand
-    if not matchable(rows):
-        refused = [why_no_cells(table.rooms, rows, guest, table.found)]
-        anywhere = everywhere(demand)
-        if choose(demand, anywhere) is None:
-            refused += why_no_devices(demand, anywhere, occupancy.held)
-        return refused
-    positions = arrange(rows, Nearby(nearby.cells, guest, demand._replace(wants=(), kept=()))) if demand.wants else None
-    if positions is None:
-        return [why_no_networks(table.rooms, rows, guest)]
-    tiers = nearby.tiers(sum(1 << position for position in positions))
-    return why_no_devices(demand, tiers, occupancy.held, [nearby.cells[position].id for position in positions])
+    demand = nearby.demand.explaining()
+    try:
+        if not matchable(rows, demand.work):
+            refused = [why_no_cells(table.rooms, rows, guest, table.found, demand.work)]
+            anywhere = everywhere(demand)
+            if demand.wants and not possible(demand, anywhere):
+                refused += why_no_devices(demand, anywhere, occupancy.held)
+            return refused
+        alone = demand._replace(wants=(), kept=())
+        positions = arrange(rows, Nearby(nearby.cells, guest, alone), demand.work) if demand.wants else None
+        if positions is None:
+            return [why_no_networks(table.rooms, rows, guest)]
+        nearby.demand = demand
+        tiers = nearby.tiers(sum(1 << position for position in positions))
+        return why_no_devices(demand, tiers, occupancy.held, [nearby.cells[position].id for position in positions])
+    except TooComplexError:
+        return [unexplained("no_numa_fit", "the node's cells do not have together what the guest asks for")]

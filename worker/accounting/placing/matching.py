@@ -1,30 +1,28 @@
 """Deciding several device requests together.
 
 A quick pass serves one request after the other, as most can be. Where it fails
-though there may be a way, devices are reassigned along augmenting paths, and
-where two devices exclude each other, both choices are tried. So a refusal
-means that there is no way, and an answer is already the assignment.
+though there may be a way, it is made out which of the devices that exclude each
+other are to be used (:mod:`worker.accounting.placing.selection`), and those are divided
+along augmenting paths. So a refusal means that there is no way, and an answer
+is already the assignment.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from worker.accounting.host.devices import Stock, bits
+from worker.accounting.host.devices import Stock
+from worker.accounting.host.modes import bits, union
+from worker.accounting.placing.flow import Choice, Matching
+from worker.accounting.placing.selection import Asked, select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from worker.accounting.host.devices import Catalog, Demand, Want
-
-Choice = list[dict[int, int]]
-"""For each request, how many units it takes of which offer."""
+    from worker.accounting.host.devices import Catalog, Demand
 
 Tiers = tuple[tuple[int, ...], ...]
 """Where one request may take from: steps that each allow more, each a sequence of masks to empty in order."""
-
-MAX_BRANCHES: Final = 500
-"""A bound on the work for one request: reached only by requests made to be hard, which are then refused."""
 
 
 def choose(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
@@ -32,10 +30,22 @@ def choose(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
 
     Each request takes from the first of its tiers that has enough, if that can
     be together with the others, and never from outside the last.
+
+    Raises:
+        TooComplexError: finding out takes more work than is left.
     """
     if not demand.wants:
         return []
     return _in_turn(demand, tiers) or _together(demand, tiers)
+
+
+def possible(demand: Demand, tiers: Sequence[Tiers]) -> bool:
+    """Whether :func:`choose` would find a way: quicker where there is none.
+
+    Raises:
+        TooComplexError: finding out takes more work than is left.
+    """
+    return _selected(demand, tiers) is not None
 
 
 def everywhere(demand: Demand) -> list[Tiers]:
@@ -45,9 +55,10 @@ def everywhere(demand: Demand) -> list[Tiers]:
 
 
 def _in_turn(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
-    catalog, stock, wants, _ = demand
+    catalog, stock, wants = demand.catalog, demand.stock, demand.wants
     choice: Choice = []
     for want, steps in zip(wants, tiers, strict=True):
+        demand.work.spend(1 + want.units // 4)
         allowed = want.allowed & stock.free
         best = next((step for step in steps if stock.count(allowed & union(step)) >= want.units), ())
         taken: dict[int, int] = {}
@@ -75,147 +86,22 @@ def _beside(catalog: Catalog, stock: Stock, number: int, amount: int) -> Stock:
     return Stock(free, {**stock.units, number: left})
 
 
-def union(masks: Iterable[int]) -> int:
-    """All that is in any of the masks."""
-    everything = 0
-    for mask in masks:
-        everything |= mask
-    return everything
-
-
 def _together(demand: Demand, tiers: Sequence[Tiers]) -> Choice | None:
-    """Branch on offers that exclude each other, over a matching that ignores it.
-
-    States that differ only in which of several alike devices are left are
-    tried once.
-    """
-    catalog, stock, wants, _ = demand
-    limits = [want.allowed & union(steps[-1]) for want, steps in zip(wants, tiers, strict=True)]
-    forms = _Forms(catalog, stock, limits)
-    seen: set[object] = set()
-    pending = [stock.free]
-    for _ in range(MAX_BRANCHES):
-        if not pending:
-            break
-        now = Stock(pending.pop(), stock.units)
-        choice = _matched(now, wants, tiers, limits)
-        if choice is None:
-            continue
-        clash = _clash(catalog, choice)
-        if clash is None:
-            return choice
-        for free in (now.free & ~(1 << clash), now.free & ~catalog.excludes[clash]):
-            form = forms.of(free)
-            if form not in seen:
-                seen.add(form)
-                pending.append(free)
-    return None
-
-
-def _clash(catalog: Catalog, choice: Choice) -> int | None:
-    """An offer taken beside one that it excludes."""
-    used = union(1 << number for taken in choice for number in taken)
-    return next((number for number in bits(used) if catalog.excludes[number] & used), None)
-
-
-class _Forms:
-    """Tells states separated by what is left on alike devices, not by which of them it is left on."""
-
-    def __init__(self, catalog: Catalog, stock: Stock, limits: Sequence[int]) -> None:
-        self.catalog = catalog
-        self.stock = stock
-        self.limits = limits
-        self.wanted = union(limits) & stock.free
-        self.roots = [root for root in catalog.below.get(None, ()) if catalog.related[root] & self.wanted]
-        self.known: dict[tuple[str, int], tuple[object, ...]] = {}
-
-    def of(self, free: int) -> tuple[tuple[object, ...], ...]:
-        """A form that is equal for states that differ only in the choice among alike devices."""
-        return tuple(sorted(self._tree(root, free & self.wanted & self.catalog.related[root]) for root in self.roots))
-
-    def _tree(self, address: str, free: int) -> tuple[object, ...]:
-        """The form of a device and of all that lies below it."""
-        form = self.known.get((address, free))
-        if form is None:
-            own = sorted(self._offer(number) for number in bits(self.catalog.on.get(address, 0) & free))
-            below = sorted(self._tree(child, free) for child in self.catalog.below.get(address, ()))
-            form = self.known[address, free] = (tuple(own), tuple(below))
-        return form
-
-    def _offer(self, number: int) -> tuple[object, ...]:
-        whole = self.catalog.offers[number].mdev_type is None
-        return whole, self.stock.units.get(number, 1), tuple(mask >> number & 1 for mask in self.limits)
-
-
-def _matched(stock: Stock, wants: Sequence[Want], tiers: Sequence[Tiers], limits: Sequence[int]) -> Choice | None:
-    """Units for every request, whatever excludes what."""
-    matching = _Matching(stock, limits)
-    for asker, want in enumerate(wants):
-        missing = want.units
-        for mask in (mask for step in tiers[asker] for mask in step):
-            missing -= matching.fill(asker, mask, missing)
-        for _ in range(missing):
-            if not matching.augment(asker):
-                return None
+    selected = _selected(demand, tiers)
+    if selected is None:
+        return None
+    stock = Stock(selected, demand.stock.units)
+    limits = [want.allowed & selected & union(steps[-1]) for want, steps in zip(demand.wants, tiers, strict=True)]
+    matching = Matching(stock, limits, demand.work)
+    for asker, want in enumerate(demand.wants):
+        if not matching.serve(asker, want.units, (mask for step in tiers[asker] for mask in step)):
+            raise AssertionError("what was selected serves every request")
     return matching.taken
 
 
-class _Matching:
-    """Who takes how much of which offer, grown unit by unit along augmenting paths."""
-
-    def __init__(self, stock: Stock, limits: Sequence[int]) -> None:
-        self.stock = stock
-        self.limits = [limit & stock.free for limit in limits]
-        self.taken: Choice = [{} for _ in limits]
-        self.holders: dict[int, dict[int, int]] = {}
-        self.full = 0
-
-    def fill(self, asker: int, mask: int, wanted: int) -> int:
-        """Take what is not taken, up to ``wanted`` units out of ``mask``; return how much that was."""
-        filled = 0
-        for number in bits(self.limits[asker] & mask & ~self.full):
-            if filled == wanted:
-                break
-            amount = min(wanted - filled, self._left(number))
-            self._move(asker, number, amount)
-            filled += amount
-        return filled
-
-    def augment(self, asker: int) -> bool:
-        """Get one more unit for ``asker``, others giving way to other offers."""
-        seen = 0
-        came: dict[int, tuple[int, int]] = {asker: (-1, -1)}
-        for current in (queue := [asker]):
-            fresh = self.limits[current] & ~seen
-            seen |= fresh
-            if spare := fresh & ~self.full:
-                self._shift(current, (spare & -spare).bit_length() - 1, came)
-                return True
-            for number in bits(fresh):
-                for holder in sorted(self.holders[number].keys() - came.keys()):
-                    came[holder] = (current, number)
-                    queue.append(holder)
-        return False
-
-    def _shift(self, current: int, number: int, came: dict[int, tuple[int, int]]) -> None:
-        while True:
-            self._move(current, number, 1)
-            before, number = came[current]
-            if before < 0:
-                return
-            self._move(current, number, -1)
-            current = before
-
-    def _move(self, asker: int, number: int, amount: int) -> None:
-        holders = self.holders.setdefault(number, {})
-        for amounts, key in ((self.taken[asker], number), (holders, asker)):
-            amounts[key] = amounts.get(key, 0) + amount
-            if not amounts[key]:
-                del amounts[key]
-        if self._left(number):
-            self.full &= ~(1 << number)
-        else:
-            self.full |= 1 << number
-
-    def _left(self, number: int) -> int:
-        return self.stock.units.get(number, 1) - sum(self.holders.get(number, {}).values())
+def _selected(demand: Demand, tiers: Sequence[Tiers]) -> int | None:
+    """Offers that exclude nothing of each other and can serve all requests."""
+    asked = [
+        Asked(want.units, want.allowed & union(steps[-1])) for want, steps in zip(demand.wants, tiers, strict=True)
+    ]
+    return select(demand.assortment, asked, demand.work)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.accounting.host.devices import bits
+from worker.accounting.host.modes import bits, union
 from worker.accounting.placing.keeping import favouring
-from worker.accounting.placing.matching import Choice, choose, union
+from worker.accounting.placing.matching import choose, possible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from schemas.requests import Affinity
     from worker.accounting.host.cells import HostCell
     from worker.accounting.host.devices import Catalog, Demand, Want
+    from worker.accounting.placing.flow import Choice
     from worker.accounting.placing.guests import Guest
     from worker.accounting.placing.matching import Tiers
 
@@ -29,16 +31,18 @@ class Nearby:
         self.demand = demand
         self.networks = network_masks(cells, guest)
         self.choice: Choice = []
-        self._wanted = union(want.allowed for want in demand.wants)
-        self._near = [demand.catalog.by_cell.get(cell.id, 0) & demand.stock.free for cell in cells]
         self._sockets = any(want.affinity == "socket" for want in demand.wants)
+        self._near = [demand.catalog.by_cell.get(cell.id, 0) for cell in cells]
+        self._on_socket = _on_sockets(cells, self._near) if self._sockets else self._near
+        self._offered = [self._bound(want) for want in demand.wants if want.affinity in {"required", "legacy"}]
         self._refused = False
+        self._known: dict[int, bool] = {}
 
     def alike(self, position: int) -> object:
-        """What a host cell offers; one with devices that are wanted is like no other."""
+        """What a host cell offers."""
         cell = self.cells[position]
         networks = tuple(mask >> position & 1 for mask in self.networks)
-        devices = position if self._near[position] & self._wanted else -1
+        devices = self.demand.assortment.alike(cell.id) if self.demand.wants else None
         return networks, devices, cell.socket if self._sockets else None
 
     def possible(self, taken: int, available: int, slots: int) -> bool:
@@ -51,20 +55,22 @@ class Nearby:
         """Whether the cells have all networks, and devices for every request."""
         if not all(mask & taken for mask in self.networks):
             return False
-        choice = choose(self.demand, self.tiers(taken))
-        if choice is None:
-            self._refused = True
+        if self._refused and not self._all_possible(taken):
             return False
-        self.choice = choice
-        return True
+        tiers = self.tiers(taken)
+        choice = choose(self.demand, tiers)
+        self._refused = choice is None
+        self.choice = choice or []
+        return choice is not None
 
     def tiers(self, taken: int) -> list[Tiers]:
         """Where each request may take its devices from, for a guest on these cells."""
-        cells = [self.cells[position] for position in bits(taken)]
-        return [
-            favouring(affine(self.demand.catalog, self.cells, cells, want), kept)
-            for want, kept in zip(self.demand.wants, self.demand.kept, strict=True)
-        ]
+        demand = self.demand
+        demand.work.spend(2 + taken.bit_count() // 2 + len(demand.wants) // 2)
+        near = union([self._near[position] for position in bits(taken)])
+        on_socket = union([self._on_socket[position] for position in bits(taken)]) if self._sockets else near
+        steps = {want.affinity: _affine(demand.catalog, near, on_socket, want.affinity) for want in demand.wants}
+        return [favouring(steps[want.affinity], kept) for want, kept in zip(demand.wants, demand.kept, strict=True)]
 
     def _networks_possible(self, taken: int, available: int, slots: int) -> bool:
         """Networks with no cell in common need a cell each, and each cell is near to so many of them only."""
@@ -81,21 +87,28 @@ class Nearby:
 
     def _devices_possible(self, taken: int, available: int, slots: int) -> bool:
         """A request cannot have more than the best cells offer it; nor all of them together more than all cells do."""
-        catalog, stock = self.demand.catalog, self.demand.stock
-        for want in self.demand.wants:
-            if want.affinity not in {"required", "legacy"}:
-                continue
-            here = union(self._near[position] for position in bits(taken))
-            if want.affinity == "legacy":
-                here |= catalog.by_cell.get(None, 0)
-            missing = want.units - stock.count(want.allowed & here)
-            if missing > 0:
-                offered = sorted(stock.count(want.allowed & self._near[position]) for position in bits(available))
-                if sum(offered[-slots:]) < missing:
-                    return False
-        if not self._refused:
-            return True
-        return choose(self.demand, self.tiers(taken | available)) is not None
+        here, more = list(bits(taken)), list(bits(available))
+        width = len(here) + 2 * len(more)
+        self.demand.work.spend(1 + width // 4 + len(self._offered) * (4 + width) // 8)
+        for units, offered in self._offered:
+            missing = units - sum([offered[position] for position in here])
+            if missing > 0 and sum(sorted([offered[position] for position in more])[-slots:]) < missing:
+                return False
+        return not self._refused or self._all_possible(taken | available)
+
+    def _all_possible(self, cells: int) -> bool:
+        """Whether the requests could have their devices, for a guest on all these cells."""
+        if cells not in self._known:
+            self._known[cells] = possible(self.demand, self.tiers(cells))
+        return self._known[cells]
+
+    def _bound(self, want: Want) -> tuple[int, list[int]]:
+        """How many units a request must have from the cells, and how many each cell offers it."""
+        catalog, stock, work = self.demand.catalog, self.demand.stock, self.demand.work
+        work.spend(1 + len(self.cells) // 4)
+        unplaced = want.allowed & catalog.by_cell.get(None, 0) if want.affinity == "legacy" else 0
+        near = [stock.count(want.allowed & here) for here in self._near]
+        return want.units - stock.count(unplaced), near
 
 
 def network_masks(cells: Sequence[HostCell], guest: Guest) -> list[int]:
@@ -112,17 +125,23 @@ def network_masks(cells: Sequence[HostCell], guest: Guest) -> list[int]:
     return [mask for mask in masks if mask]
 
 
-def affine(catalog: Catalog, cells: Sequence[HostCell], chosen: Sequence[HostCell], want: Want) -> Tiers:
-    """Where a request may take its devices from, for a guest on the host cells ``chosen`` out of ``cells``."""
-    near = union(catalog.by_cell.get(cell.id, 0) for cell in chosen)
-    if want.affinity == "required":
+def _on_sockets(cells: Sequence[HostCell], near: Sequence[int]) -> list[int]:
+    """For each cell the offers near its socket; near itself where some cell's socket is not known."""
+    if any(cell.socket is None for cell in cells):
+        return list(near)
+    sockets: dict[int | None, int] = {}
+    for cell, offers in zip(cells, near, strict=True):
+        sockets[cell.socket] = sockets.get(cell.socket, 0) | offers
+    return [sockets[cell.socket] for cell in cells]
+
+
+def _affine(catalog: Catalog, near: int, on_socket: int, affinity: Affinity) -> Tiers:
+    """Where a request may take its devices from, for a guest with these offers near its cells and on their sockets."""
+    if affinity == "required":
         return ((near,),)
-    if want.affinity == "socket":
-        if any(cell.socket is None for cell in cells):
-            return ((near,),)
-        sockets = {cell.socket for cell in chosen}
-        return ((near,), (union(catalog.by_cell.get(cell.id, 0) for cell in cells if cell.socket in sockets),))
+    if affinity == "socket":
+        return ((near,), (on_socket,))
     unplaced = near | catalog.by_cell.get(None, 0)
-    if want.affinity == "legacy":
+    if affinity == "legacy":
         return ((near,), (unplaced,))
     return ((near,), (unplaced,), (unplaced, catalog.everything & ~unplaced))

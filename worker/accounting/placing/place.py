@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Protocol
 from worker.accounting.host.capacity import limit_breaches, shortages
 from worker.accounting.host.compiled import without_pinned
 from worker.accounting.host.devices import Demand, Stock
+from worker.accounting.placing.assortment import Assortment
 from worker.accounting.placing.guests import device_contradictions, guest_of
 from worker.accounting.placing.keeping import former_of, kept_offers
 from worker.accounting.placing.layout import Layout, lay
 from worker.accounting.placing.matching import choose, everywhere
 from worker.accounting.placing.traits import trait_breaches
 from worker.accounting.reasons.devices import why_no_devices
-from worker.accounting.reasons.refusals import MOST_REASONS
+from worker.accounting.reasons.refusals import too_complex, unexplained
 from worker.accounting.state.occupancy import Placement
+from worker.accounting.work import TooComplexError, Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +60,7 @@ def place(
     own: Mapping[str, int] = _NOTHING,
     held: Sequence[Placement] = (),
     thread_policy: ThreadPolicy | None = None,
-    most: int = MOST_REASONS,
+    work: Work | None = None,
 ) -> Placement | list[Reason]:
     """Find room for ``shape``, or say everything that stands against it.
 
@@ -66,8 +68,8 @@ def place(
     ``own`` is what it is charged there now: a counter that does not grow
     beyond it never refuses. ``held`` are its placements there, the one in use
     first: cells, CPUs and devices stay the same as far as they can. Its CPUs
-    were given under ``thread_policy``. Of each sort of reasons ``most`` are listed,
-    and the others counted.
+    were given under ``thread_policy``. ``work`` is how much of it may be spent,
+    which several placements of one command share.
     """
     if occupancy.pinned or held:
         host = without_pinned(host, _pinned(occupancy, shape, held))
@@ -75,33 +77,81 @@ def place(
         charge = plain_charge(host, shape.resources)
         if _fits(host, occupancy.used, charge, own):
             return Placement(charge)
-    return _place(host, occupancy, shape, own, former_of(held, thread_policy), most)
+    former = former_of(held, thread_policy)
+    return _place(host, occupancy, shape, own, former, Work() if work is None else work)
 
 
 def _place(
-    host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former, most: int
+    host: Host, occupancy: Occupancy, shape: Request, own: Mapping[str, int], former: Former, work: Work
 ) -> Placement | list[Reason]:
+    reasons: list[Reason] = []
+    try:
+        work.spend(_length(shape))
+        return _placed(host, occupancy, shape, own, former, work, reasons)
+    except TooComplexError:
+        return [*reasons, too_complex("whether the node has room for the instance is not known")]
+
+
+def _length(shape: Request) -> int:
+    """The steps it takes to read a request."""
+    steps = 2 + len(shape.resources.custom) // 4 + sum([1 + len(device.match) // 4 for device in shape.devices])
+    if shape.traits is not None:
+        steps += (len(shape.traits.required) + len(shape.traits.forbidden)) // 8
+    if shape.topology is None or shape.topology.cells is None:
+        return steps
+    cells = shape.topology.cells
+    if isinstance(cells, int):
+        return steps + 2 * cells
+    wide = 4 + shape.resources.vcpus // 4096
+    return steps + sum([wide + len(cell.vcpus) // 8 for cell in cells])
+
+
+def _placed(
+    host: Host,
+    occupancy: Occupancy,
+    shape: Request,
+    own: Mapping[str, int],
+    former: Former,
+    work: Work,
+    reasons: list[Reason],
+) -> Placement | list[Reason]:
+    """Find room; ``reasons`` are added to as they are found out."""
     resources, topology = shape.resources, shape.topology
-    refused = device_contradictions(shape.devices)
+    reasons += device_contradictions(shape.devices)
     guest = None if topology is None else guest_of(resources, topology)
     charge = _amounts(host, resources, guest)
     if isinstance(guest, list):
-        refused += guest
+        reasons += guest
         guest = None
-    reasons = refused + shortages(host.capacity, occupancy, charge, own, most)
-    reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own, most)
+    contradicted = bool(reasons)
+    reasons += shortages(host.capacity, occupancy, charge, own, work.most)
+    reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own, work.most)
     if shape.traits is not None:
-        reasons += trait_breaches(host.traits, shape.traits, most)
-    if refused:
+        reasons += trait_breaches(host.traits, shape.traits, work.most)
+    if contradicted:
         return reasons
-    demand = _demand(host, occupancy, shape.devices, former)
-    if guest is not None:
-        layout = lay(host, occupancy, own, guest, demand, former)
-    else:
-        layout = _devices_anywhere(demand, occupancy)
+    work.spend(5 * len(reasons))
+    layout = _layout(host, occupancy, own, guest, shape.devices, former, work)
     if isinstance(layout, list):
         return reasons + layout
     return reasons or _placement(host, charge, layout, shape.devices)
+
+
+def _layout(
+    host: Host,
+    occupancy: Occupancy,
+    own: Mapping[str, int],
+    guest: Guest | None,
+    requests: Sequence[DeviceRequest],
+    former: Former,
+    work: Work,
+) -> Layout | list[Reason]:
+    if guest is None and not requests:
+        return Layout({}, frozenset(), [], [])
+    demand = _demand(host, occupancy, requests, former, work)
+    if guest is not None:
+        return lay(host, occupancy, own, guest, demand, former)
+    return _devices_anywhere(demand, occupancy)
 
 
 def plain_charge(host: Host, resources: Resources) -> Counters:
@@ -152,23 +202,28 @@ def _pinned(occupancy: Occupancy, shape: Request, held: Sequence[Placement]) -> 
     return {**occupancy.pinned, **dict.fromkeys(cpu for placement in held for cpu in placement.pins)}
 
 
-def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former) -> Demand:
+def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former, work: Work) -> Demand:
     catalog = host.catalog
-    return Demand(
-        catalog,
-        catalog.stock(occupancy.held, occupancy.used) if catalog.offers else Stock(0, {}),
-        [catalog.want(request) for request in requests],
-        [kept_offers(catalog, former, request.name) for request in requests],
-    )
+    wants = [catalog.want(request, work) for request in requests]
+    stock = Stock(0, {})
+    if catalog.offers:
+        work.spend((len(occupancy.held) + len(occupancy.used)) // 8 + (catalog.everything & ~catalog.whole).bit_count())
+        stock = catalog.stock(occupancy.held, occupancy.used)
+    assortment = Assortment(catalog, stock, [want.allowed for want in wants], work)
+    kept = [kept_offers(catalog, former, request.name) for request in requests]
+    return Demand(catalog, stock, wants, kept, assortment, work)
 
 
 def _devices_anywhere(demand: Demand, occupancy: Occupancy) -> Layout | list[Reason]:
     """Devices for an instance that may lie on any of the host's cells."""
     anywhere = everywhere(demand)
     choice = choose(demand, anywhere)
-    if choice is None:
-        return why_no_devices(demand, anywhere, occupancy.held)
-    return Layout({}, frozenset(), [], choice)
+    if choice is not None:
+        return Layout({}, frozenset(), [], choice)
+    try:
+        return why_no_devices(demand.explaining(), anywhere, occupancy.held)
+    except TooComplexError:
+        return [unexplained("no_device_fit", "the node does not have all devices that the instance asks for")]
 
 
 def _placement(host: Host, charge: Counters, layout: Layout, requests: Sequence[DeviceRequest]) -> Placement:

@@ -10,13 +10,12 @@ is tried, and what failed once is not tried again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_STEPS: Final = 10_000
-"""A bound on the work for one request: reached only by requests made to be hard, which are then refused."""
+    from worker.accounting.work import Work
 
 
 class Surroundings(Protocol):
@@ -32,24 +31,28 @@ class Surroundings(Protocol):
         """Whether the cells taken offer everything."""
 
 
-def arrange(rows: Sequence[int], surroundings: Surroundings | None = None) -> list[int] | None:
+def arrange(rows: Sequence[int], surroundings: Surroundings | None, work: Work) -> list[int] | None:
     """For each guest cell the position of its host cell, no host cell twice; None if there is no way.
 
     ``rows[g]`` is the mask of the positions where guest cell ``g`` fits.
+
+    Raises:
+        TooComplexError: finding out takes more work than is left.
     """
-    if not matchable(rows):
+    if not matchable(rows, work):
         return None
     chosen: list[int] = []
-    return chosen if _Search(rows, surroundings).extend(chosen, 0) else None
+    return chosen if _Search(rows, surroundings, work).extend(chosen, 0) else None
 
 
-def matchable(rows: Sequence[int]) -> bool:
+def matchable(rows: Sequence[int], work: Work) -> bool:
     """Whether each guest cell can have a host cell of its own (a perfect bipartite matching)."""
-    return unmatched(rows) is None
+    return unmatched(rows, work) is None
 
 
-def unmatched(rows: Sequence[int]) -> list[int] | None:
+def unmatched(rows: Sequence[int], work: Work) -> list[int] | None:
     """The guest cells left over by a largest matching; None if there are none."""
+    work.spend(len(rows) // 8)
     everything = 0
     for row in rows:
         everything |= row
@@ -57,11 +60,11 @@ def unmatched(rows: Sequence[int]) -> list[int] | None:
         spare = everything.bit_count()
         return list(range(spare, len(rows))) if spare < len(rows) else None
     holder: dict[int, int] = {}
-    left = [guest for guest in range(len(rows)) if not _augment(rows, holder, guest)]
+    left = [guest for guest in range(len(rows)) if not _augment(rows, holder, guest, work)]
     return left or None
 
 
-def _augment(rows: Sequence[int], holder: dict[int, int], guest: int) -> bool:
+def _augment(rows: Sequence[int], holder: dict[int, int], guest: int, work: Work) -> bool:
     """Find ``guest`` a position, moving others where needed: one shortest alternating path."""
     reached: dict[int, int] = {}
     queue = [guest]
@@ -69,11 +72,13 @@ def _augment(rows: Sequence[int], holder: dict[int, int], guest: int) -> bool:
     for current in queue:
         fresh = rows[current] & ~seen
         seen |= fresh
+        work.spend(1)
         while fresh:
             position = (fresh & -fresh).bit_length() - 1
             fresh &= fresh - 1
             reached[position] = current
             if position not in holder:
+                work.spend(len(holder) // 8)
                 _shift(holder, reached, position, guest)
                 return True
             queue.append(holder[position])
@@ -91,10 +96,11 @@ def _shift(holder: dict[int, int], reached: dict[int, int], position: int, guest
 
 
 class _Search:
-    def __init__(self, rows: Sequence[int], surroundings: Surroundings | None) -> None:
+    def __init__(self, rows: Sequence[int], surroundings: Surroundings | None, work: Work) -> None:
         self.rows = rows
+        self.kinds = list(dict.fromkeys(rows))
         self.surroundings = surroundings
-        self.steps = 0
+        self.work = work
         self.failed: set[tuple[int, int, int]] = set()
 
     def extend(self, chosen: list[int], taken: int) -> bool:
@@ -108,12 +114,12 @@ class _Search:
             return False
         candidates = (self.rows[guest] & ~taken) >> floor << floor
         tried: set[object] = set()
-        while candidates and self.steps < MAX_STEPS:
+        while candidates:
             low = candidates & -candidates
             candidates ^= low
+            self.work.spend(1 + len(self.kinds) // 8)
             if not self._new(low.bit_length() - 1, tried):
                 continue
-            self.steps += 1
             if not self._promising(guest, low, taken):
                 continue
             chosen.append(low.bit_length() - 1)
@@ -127,7 +133,7 @@ class _Search:
         """Whether no host cell like this one was tried at this point."""
         if self.surroundings is None:
             return True
-        fits = tuple(row >> position & 1 for row in dict.fromkeys(self.rows))
+        fits = tuple(row >> position & 1 for row in self.kinds)
         key = (fits, self.surroundings.alike(position))
         if key in tried:
             return False
@@ -138,7 +144,8 @@ class _Search:
         """Whether the rest could still be arranged once ``guest`` takes the host cell ``low``."""
         taken |= low
         rest = [row & ~taken for row in self.rows[guest + 1 :]]
-        if not matchable(rest):
+        self.work.spend(len(rest) // 4)
+        if not matchable(rest, self.work):
             return False
         if self.surroundings is None:
             return True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.accounting.reasons.refusals import MOST_REASONS, Refusals, refusal
+from worker.accounting.reasons.refusals import Refusals, refusal
+from worker.accounting.work import MOST_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from worker.accounting.host.cells import Room
     from worker.accounting.placing.fitting import Lack
     from worker.accounting.placing.guests import Guest
+    from worker.accounting.work import Work
 
 MAX_CELLS: Final = 64
 """How many host cells one reason tells about."""
@@ -37,14 +38,24 @@ def too_few_cells(wanted: int, present: int) -> Reason:
 
 
 def why_no_cells(
-    rooms: Sequence[Room], rows: Sequence[int], guest: Guest, found: Sequence[Sequence[int | list[Lack]]]
+    rooms: Sequence[Room],
+    rows: Sequence[int],
+    guest: Guest,
+    found: Sequence[Sequence[int | list[Lack]]],
+    work: Work,
 ) -> Reason:
     """What each host cell lacks for the guest cells that are left over when as many as can be have found room.
 
     ``found`` is for each guest cell what was found out on each of the host cells.
+
+    Raises:
+        TooComplexError: finding out takes more work than is left.
     """
-    left = unmatched(rows) or []
-    left = [number for number, cell in enumerate(guest.cells) if cell.need in {guest.cells[i].need for i in left}]
+    left = unmatched(rows, work) or []
+    short_by = len(left)
+    needs = {guest.cells[number].need for number in left}
+    left = [number for number, cell in enumerate(guest.cells) if cell.need in needs]
+    work.spend(1 + len(rooms) * (len(rows) // 8 + 4 * len(needs)))
     shown: list[dict[str, object]] = []
     for position, room in _first_cells(rooms):
         entry: dict[str, object] = {"cell": room.cell.id}
@@ -53,7 +64,6 @@ def why_no_cells(
         if lacking := _lacking({number: found[number][position] for number in left}):
             entry["lacks"] = lacking
         shown.append(entry)
-    short_by = len(unmatched(rows) or [])
     return refusal(
         "no_numa_fit",
         f"no room for {short_by} of {len(rows)} guest cells: {_sentence(shown)}{_rest(rooms)}",

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from schemas.outcomes import ReasonCode
 
-MOST_REASONS: Final = 256
-"""Reasons of one sort that are listed for one node: one for each custom resource that a command can name."""
-
 FULL_BYTES: Final = 256 * 1024
 """Reasons are listed in full up to this size: hundreds of nodes with all that they lack, or one with long names."""
 
@@ -27,6 +24,12 @@ _SHORT_CHARACTERS: Final = 320
 _BASE_BYTES: Final = 200
 _CELL_BYTES: Final = 400
 _DEVICE_BYTES: Final = 400
+
+
+_SIMPLER: Final = (
+    "it takes more work than one command may; ask for fewer instances or candidates at once,"
+    " fewer guest cells, or device requests with fewer and simpler matches"
+)
 
 
 class Numbers(TypedDict, total=False):
@@ -45,6 +48,16 @@ class Numbers(TypedDict, total=False):
 def refusal(code: ReasonCode, detail: str, **numbers: Unpack[Numbers]) -> Reason:
     """A reason with its sentence and the numbers behind it, as :class:`schemas.outcomes.Reason` names them."""
     return Reason.model_construct(None, code=code, detail=detail, **numbers)
+
+
+def unexplained(code: ReasonCode, detail: str) -> Reason:
+    """A refusal that is certain, where what is missing takes more work to find out than one command may."""
+    return refusal(code, f"{detail}; how much is missing takes more work to find out than one command may")
+
+
+def too_complex(detail: str) -> Reason:
+    """Whether there is room takes more work to find out than one command may."""
+    return refusal("too_complex", f"{detail}: {_SIMPLER}")
 
 
 def more(code: ReasonCode, count: int, node: str | None = None) -> Reason:

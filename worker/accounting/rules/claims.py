@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from worker.accounting.reasons.refusals import MOST_REASONS, Collected
+from worker.accounting.reasons.refusals import Collected
 from worker.accounting.rules.decision import Decision, reason, rejected
 from worker.accounting.rules.fit import fit, unreachable
 from worker.accounting.state.instances import Holding, Instance, request_of
 from worker.accounting.state.occupancy import Placement, planned
 from worker.accounting.state.view import Question
+from worker.accounting.work import MOST_REASONS, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,19 +46,21 @@ def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -
     """
     refusals = Collected()
     names = dict.fromkeys((command.node, *command.candidates))
-    most = min(MOST_REASONS, _LISTED_IN_ALL // len(names))
     result: Placement | Question | list[Reason] = []
+    work = Work(most=min(MOST_REASONS, _LISTED_IN_ALL // len(names)))
     for name in names:
         if command.candidates and name in view.nodes and view.nodes[name].parked:
             refusals.add([reason("hypervisor_unreachable", f"other commands wait for {name}", node=name)])
             continue
-        result = fit(view, name, member, now, _orphaned(view, member, name), most)
+        result = fit(view, name, member, now, work, _orphaned(view, member, name))
         if isinstance(result, Placement):
             instance = claimed(view, command, member, name, result, now)
             return Decision("applied", name, instances=(instance,), assignment=result.assignment)
         if isinstance(result, Question):
             return result
         refusals.add(result)
+        if work.exhausted:
+            break
     reasons = refusals.all()
     if not command.candidates and unreachable(reasons):
         return Decision("parked", command.node, reasons)
@@ -68,15 +71,17 @@ def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now
     """Take all or none. Members on one node are placed one after the other, each beside those before it."""
     question = Question()
     refusals = Collected()
-    most = min(MOST_REASONS, _LISTED_IN_ALL // len(members))
     instances: list[Instance] = []
     scratch = replace(view, nodes=dict(view.nodes))
+    work = Work(most=min(MOST_REASONS, _LISTED_IN_ALL // len(members)))
     for member in members:
-        result = fit(scratch, member.node, member, now, _orphaned(view, member, member.node), most)
+        result = fit(scratch, member.node, member, now, work, _orphaned(view, member, member.node))
         if isinstance(result, Question):
             question |= result
         elif isinstance(result, list):
             refusals.add([_about(member, why) for why in result])
+            if work.exhausted:
+                break
         else:
             instance = claimed(view, command, member, member.node, result, now)
             instances.append(instance)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from worker.accounting.placing.growth import grows
 from worker.accounting.placing.place import place
-from worker.accounting.reasons.refusals import MOST_REASONS
 from worker.accounting.rules.decision import reason
 from worker.accounting.rules.nodes import inventory_needed
 from worker.accounting.state.instances import thread_policy_of
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from worker.accounting.state.instances import Holding
     from worker.accounting.state.occupancy import Placement
     from worker.accounting.state.view import Node, View
+    from worker.accounting.work import Work
 
 
 def fit(
@@ -28,14 +28,14 @@ def fit(
     name: str,
     shape: Shape,
     now: datetime,
+    work: Work,
     own: Sequence[Holding] = (),
-    most: int = MOST_REASONS,
 ) -> Placement | Question | list[Reason]:
     """Place a request on a node, beside what others hold there.
 
     ``own`` is what the instance itself holds on the node: it may be used again,
-    and what does not grow beyond it is never refused. Of each sort of reasons
-    ``most`` are listed, and the others counted.
+    and what does not grow beyond it is never refused. ``work`` is what one
+    command may spend on all it asks.
     """
     node = view.nodes.get(name)
     if node is None:
@@ -45,20 +45,20 @@ def fit(
         return missing
     if missing is not None:
         return [missing] if own or node.policy.enabled else [missing, _disabled(node)]
-    result = _fit_again(node, shape, own, most) if own else _fit_new(node, shape, most)
+    result = _fit_again(node, shape, own, work) if own else _fit_new(node, shape, work)
     if isinstance(result, list):
         return [why if why.node else why.model_copy(update={"node": name}) for why in result]
     return result
 
 
-def _fit_new(node: Node, shape: Shape, most: int) -> Placement | list[Reason]:
+def _fit_new(node: Node, shape: Shape, work: Work) -> Placement | list[Reason]:
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
-    result = place(node.host, node.occupancy, shape, most=most)
+    result = place(node.host, node.occupancy, shape, work=work)
     return result if node.policy.enabled else _refused(node, result)
 
 
-def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], most: int) -> Placement | list[Reason]:
+def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], work: Work) -> Placement | list[Reason]:
     if node.host is None:
         return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
     held = [holding.placement for holding in own]
@@ -69,7 +69,7 @@ def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], most: int) -> P
         own=merged(held),
         held=held,
         thread_policy=thread_policy_of(own[0]) if shape.topology is not None else None,
-        most=most,
+        work=work,
     )
     if node.policy.enabled or not grows(node.host, held, shape, None if isinstance(result, list) else result):
         return result

@@ -16,6 +16,7 @@ from worker.accounting.rules.decision import Decision, refuse, rejected
 from worker.accounting.rules.fit import fit, unreachable
 from worker.accounting.state.instances import Holding, request_of, shape_of
 from worker.accounting.state.view import Question
+from worker.accounting.work import Work
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,7 +51,7 @@ def migrate(view: View, command: Migrate, now: datetime) -> Decision | Question:
 def _prepare(
     view: View, command: Resize | Migrate, instance: Instance, destination: str, shape: Shape, now: datetime
 ) -> Decision | Question:
-    result = fit(view, destination, shape, now, instance.on(destination))
+    result = fit(view, destination, shape, now, Work(), instance.on(destination))
     if isinstance(result, Question):
         return result
     if isinstance(result, list):
