@@ -19,11 +19,11 @@ import uvloop
 
 from worker.api.app import add_read_api
 from worker.broker.rabbit import RabbitBroker
-from worker.cli.common.connect import broker_options, database_tls
 from worker.engine.lanes import Lanes
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerUnavailable
 from worker.engine.services import Engine, Intake, Options
+from worker.errors import SettingsError
 from worker.gauges import show
 from worker.hypervisor import Hypervisors
 from worker.ledger.dead_letters import store
@@ -31,7 +31,8 @@ from worker.ledger.maintenance import Retention, keep_house
 from worker.ledger.members import Members, agree_on_shards
 from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger, available
-from worker.settings import SettingsError, load_settings, variable
+from worker.servers import broker_options, database_tls
+from worker.settings import load_settings, variable
 from worker.telemetry.http import StatusServer
 from worker.telemetry.logs import configure_logging, get_logger
 from worker.telemetry.metrics import Metrics

@@ -13,15 +13,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from worker.errors import SettingsError
 from worker.permission_rules import PermissionRule, read_rules
 
 PREFIX: Final = "NODELEDGER_"
 
 _MAX_SECRET_BYTES: Final = 65_536
-
-
-class SettingsError(Exception):
-    """A setting is missing or wrong. The text names the environment variable and the reason, never the value."""
 
 
 def _address_of(*schemes: str) -> AfterValidator:
@@ -82,7 +79,7 @@ class Settings(BaseSettings):
     )
 
     amqp_url: AmqpUrl | None = None
-    """The broker's address, with user, password and virtual host; those of a cluster's nodes are separated by spaces."""
+    """The broker's address, with user, password and virtual host; a cluster's nodes are separated by spaces."""
     amqp_cafile: Path | None = None
     """File of the certificate authorities trusted to vouch for the broker; needs an ``amqps://`` address."""
     amqp_certfile: Path | None = None

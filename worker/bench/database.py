@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.cli.common.connect import writing
-from worker.cli.common.faults import CommandError
 from worker.cli.send import stored_shards
+from worker.errors import OperationError
 from worker.ledger.statements import statement
 from worker.ledger.verify import verify
+from worker.servers import writing
 
 if TYPE_CHECKING:
     import asyncpg
@@ -45,13 +45,13 @@ class Database:
         A worker that is made to wait before that would publish them again.
 
         Raises:
-            CommandError: that takes too long.
+            OperationError: that takes too long.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + _SETTLE_SECONDS
         while await self._pool.fetchval(_UNPUBLISHED):
             if clock() > deadline:
-                raise CommandError(f"outcomes were not published within {_SETTLE_SECONDS:.0f} s")
+                raise OperationError(f"outcomes were not published within {_SETTLE_SECONDS:.0f} s")
             await asyncio.sleep(_POLL_SECONDS)
 
     async def shards(self) -> int:
@@ -81,7 +81,7 @@ async def connected() -> AsyncIterator[Database]:
     """The database in the worker's role.
 
     Raises:
-        CommandError: it cannot be reached.
+        UnreachableError: it cannot be reached.
     """
     async with writing() as pool:
         yield Database(pool)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from worker.bench.figures import percentile, significant
 from worker.bench.results import Latency
 from worker.bench.rig import command_of
-from worker.cli.common.faults import CommandError
+from worker.errors import OperationError
 
 if TYPE_CHECKING:
     from worker.bench.loads import Command
@@ -44,7 +44,7 @@ async def paced(rig: Rig, side: Side, commands: Sequence[Command], rate: float, 
     """Send so many commands per second, and take the time until each outcome arrives here.
 
     Raises:
-        CommandError: not every outcome came.
+        OperationError: not every outcome came.
     """
     await rig.purge()
     clocks = _Clocks(len(commands))
@@ -57,7 +57,7 @@ async def paced(rig: Rig, side: Side, commands: Sequence[Command], rate: float, 
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await clocks.done.wait()
     except TimeoutError:
-        raise CommandError(f"{len(clocks.took)} of {len(commands)} outcomes came at {rate:.0f} a second") from None
+        raise OperationError(f"{len(clocks.took)} of {len(commands)} outcomes came at {rate:.0f} a second") from None
     finally:
         gc.enable()
         gc.unfreeze()

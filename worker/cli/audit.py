@@ -12,8 +12,10 @@ import typer
 from pydantic_core import to_json
 
 from worker.cli.common import console
-from worker.cli.common.connect import broker, reading, run
-from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.errors import UsageError
+from worker.servers import broker, reading
 
 if TYPE_CHECKING:
     from schemas import Outcome
@@ -54,7 +56,7 @@ def audit(
     was found), or if a node could not be compared.
     """
     if bool(nodes) == everything:
-        raise CommandError("say which nodes: their names, or --all", USAGE)
+        raise UsageError("say which nodes: their names, or --all")
     report = run(_audit(nodes, repair=repair, timeout=timeout))
     console.print_rows(_documents(report) if as_json else _rows(report), _COLUMNS, as_json=as_json)
     if not as_json:
@@ -100,7 +102,7 @@ def _commands(nodes: Sequence[str], *, repair: bool) -> list[Sendable]:
         try:
             commands.append(complete(to_json({"kind": "audit", "node": node, "repair": repair})))
         except RefusedLineError as error:
-            raise CommandError(f"{node!r} is no name of a node: {error}", USAGE) from None
+            raise UsageError(f"{node!r} is no name of a node: {error}") from None
     return commands
 
 

@@ -11,8 +11,10 @@ import typer
 from worker.cli import dead_edit as edit
 from worker.cli.common import console
 from worker.cli.common.actor import Actor, whoami
-from worker.cli.common.connect import broker, run, writing
-from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.errors import OperationError, UsageError
+from worker.servers import broker, writing
 
 if TYPE_CHECKING:
     import asyncpg
@@ -120,7 +122,7 @@ class _Selection:
     def insist(self, *, everything: bool) -> None:
         """Refuse a command line that names nothing."""
         if not (self.ids or any(self._parts) or self._group or everything):
-            raise CommandError("say which letters: their numbers, --reason, --node, --kind, --group or --all", USAGE)
+            raise UsageError("say which letters: their numbers, --reason, --node, --kind, --group or --all")
 
     async def filter(self, pool: asyncpg.Pool, *, settled: bool = False) -> LetterFilter:
         """The filter; a group may be named by one of its letters."""
@@ -131,7 +133,7 @@ class _Selection:
             async with pool.acquire() as connection:
                 example = await dead_letters.find(connection, int(group))
             if example is None:
-                raise CommandError(f"there is no letter {group} to name a group")
+                raise OperationError(f"there is no letter {group} to name a group")
             group = example.fingerprint
         states = None if settled else dead_letters.UNSETTLED
         return dead_letters.LetterFilter(self.ids, states, *self._parts, group)
@@ -241,7 +243,7 @@ async def _show(id_: int, *, as_json: bool) -> None:
         letter = await dead_letters.find(connection, id_)
         done = await dead_letters.actions(connection, id_)
     if letter is None:
-        raise CommandError(f"there is no dead letter {id_}")
+        raise OperationError(f"there is no dead letter {id_}")
     body = (letter.body or b"").decode("utf-8", "backslashreplace")
     if as_json:
         actions = [asdict(action) for action in done]

@@ -16,8 +16,10 @@ from pydantic_core import from_json, to_json
 
 from worker.cli.common import console
 from worker.cli.common.actor import Actor, whoami
-from worker.cli.common.connect import broker, run, writing
-from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common.errors import OK
+from worker.cli.common.running import run
+from worker.errors import OperationError, UsageError
+from worker.servers import broker, writing
 
 if TYPE_CHECKING:
     import asyncpg
@@ -56,7 +58,7 @@ def edit(
     done, by whom, and the new id are written down with the letter.
     """
     if not (settings or unset or file):
-        raise CommandError("say what to edit: --set PATH=VALUE, --unset PATH or --file FILE", USAGE)
+        raise UsageError("say what to edit: --set PATH=VALUE, --unset PATH or --file FILE")
     work = _Edit(id, settings or [], unset or [], file, actor or whoami())
     run(work.tell(as_json=as_json) if dry_run else work.send(as_json=as_json))
     raise typer.Exit(OK)
@@ -112,9 +114,9 @@ class _Edit:
         async with pool.acquire() as connection:
             letter = await dead_letters.find(connection, self.id)
         if letter is None:
-            raise CommandError(f"there is no dead letter {self.id}", FINDING)
+            raise OperationError(f"there is no dead letter {self.id}")
         if letter.state not in dead_letters.UNSETTLED:
-            raise CommandError(f"letter {self.id} is {letter.state} already: `dead show {self.id}` tells why", FINDING)
+            raise OperationError(f"letter {self.id} is {letter.state} already: `dead show {self.id}` tells why")
         return letter
 
     def _edited(self, letter: Letter) -> Sendable:
@@ -129,7 +131,7 @@ class _Edit:
         for setting in self.settings:
             path, equals, text = setting.partition("=")
             if not equals or path in _OWN:
-                raise CommandError(f"--set {setting}: expected PATH=VALUE, of a field other than id and version", USAGE)
+                raise UsageError(f"--set {setting}: expected PATH=VALUE, of a field other than id and version")
             _at(document, path, _value(text))
         content = {name: value for name, value in document.items() if name != "issued_at"}
         digest = blake2b(
@@ -138,7 +140,7 @@ class _Edit:
         try:
             made = complete(to_json({**document, "id": str(uuid5(_EDITS, digest))}))
         except RefusedLineError as error:
-            raise CommandError(f"the edited command is not valid: {error}", FINDING) from None
+            raise OperationError(f"the edited command is not valid: {error}") from None
         return Sendable(made.body, made.node, made.kind, made.id, Envelope.of_letter(letter.headers))
 
 
@@ -153,16 +155,16 @@ def _read(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise CommandError(f"cannot read {file}: {error.strerror}", USAGE) from None
+        raise UsageError(f"cannot read {file}: {error.strerror}") from None
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
         found = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise CommandError(f"not JSON: {error}; give the whole command with --file", FINDING) from None
+        raise OperationError(f"not JSON: {error}; give the whole command with --file") from None
     if not isinstance(found, dict):
-        raise CommandError("not a JSON object; give the whole command with --file", FINDING)
+        raise OperationError("not a JSON object; give the whole command with --file")
     return found
 
 
@@ -183,7 +185,7 @@ def _at(document: dict[str, Any], path: str, value: object = None, *, remove: bo
         else:
             place[key] = value
     except (KeyError, IndexError, ValueError, TypeError, AttributeError):
-        raise CommandError(f"the command has no place {path!r}", USAGE) from None
+        raise UsageError(f"the command has no place {path!r}") from None
 
 
 def _value(text: str) -> object:

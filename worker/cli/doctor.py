@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import run
-from worker.cli.common.faults import FINDING, OK
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
 
 if TYPE_CHECKING:
     from worker.cli.common.checks import Diagnosis

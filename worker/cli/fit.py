@@ -13,8 +13,10 @@ from uuid import UUID
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import run, writing
-from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.errors import UsageError
+from worker.servers import writing
 
 if TYPE_CHECKING:
     from schemas import Claim, Reason
@@ -102,7 +104,7 @@ def read_claim(text: bytes) -> tuple[Claim, list[str] | None]:
     """The claim, completed with whatever does not matter here, and the nodes it names; ``None`` for all.
 
     Raises:
-        CommandError: it is no claim, or one for several instances.
+        OperationError: it is no claim, or one for several instances.
     """
     from pydantic_core import from_json, to_json
 
@@ -111,17 +113,17 @@ def read_claim(text: bytes) -> tuple[Claim, list[str] | None]:
     try:
         given = from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise CommandError(f"the claim is not JSON: {error}", USAGE) from None
+        raise UsageError(f"the claim is not JSON: {error}") from None
     if not isinstance(given, dict):
-        raise CommandError("the claim is not a JSON object", USAGE)
+        raise UsageError("the claim is not a JSON object")
     rest = {"version": VERSION, "id": _NOBODY, "issued_at": "2000-01-01T00:00:00Z", "kind": "claim"}
     rest |= {"node": _ANY_NODE, "project": "any", "instance": _NOBODY}
     try:
         claim = parse_command(to_json({**rest, **given}))
     except MalformedCommandError as error:
-        raise CommandError(f"the claim is not one: {error.detail}", USAGE) from None
+        raise UsageError(f"the claim is not one: {error.detail}") from None
     if not isinstance(claim, Claim) or claim.instances is not None:
-        raise CommandError("fit answers for a claim of one instance", USAGE)
+        raise UsageError("fit answers for a claim of one instance")
     named = ([claim.node] if "node" in given else []) + claim.candidates
     return claim, list(dict.fromkeys(named)) or None
 
@@ -130,7 +132,7 @@ def _read(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise CommandError(f"cannot read {file}: {error.strerror}", USAGE) from None
+        raise UsageError(f"cannot read {file}: {error.strerror}") from None
 
 
 async def _fits(fitting: Fitting, names: list[str] | None) -> list[Fit]:

@@ -9,8 +9,10 @@ import typer
 
 from worker.cli.common import console
 from worker.cli.common.actor import Actor, whoami
-from worker.cli.common.connect import run, writing
-from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.errors import UsageError
+from worker.servers import writing
 
 app = typer.Typer(help="List parked commands, have them tried now, or give them up.")
 
@@ -50,7 +52,7 @@ def push(nodes: Nodes = None, everything: Everything = False, as_json: console.J
     30 s more. Exit status 1 if nothing is parked for a node that was named.
     """
     if bool(nodes) == everything:
-        raise CommandError("say which nodes: their names, or --all", USAGE)
+        raise UsageError("say which nodes: their names, or --all")
     pushed = {str(row["node"]) for row in run(_fetch("probe_now", nodes))}
     console.print_document({"pushed": sorted(pushed)}, as_json=as_json)
     for name in nodes or ():
@@ -73,7 +75,7 @@ def drop(
     named is not parked (any more).
     """
     if not (commands or node or everything):
-        raise CommandError("say which: the commands' ids, --node or --all", USAGE)
+        raise UsageError("say which: the commands' ids, --node or --all")
     dropped = run(_drop(commands, node, actor or whoami()))
     console.print_document({"dropped": len(dropped)}, as_json=as_json)
     missed = [one for one in commands or () if one not in dropped]

@@ -22,8 +22,9 @@ from pydantic_core import from_json
 from schemas import shard_of
 from schemas.routing import COMMAND_EXCHANGE, MAX_SHARDS, command_key, command_queue
 from worker.cli.common import console
-from worker.cli.common.connect import broker, run, writing
-from worker.cli.common.faults import CommandError
+from worker.cli.common.running import run
+from worker.errors import OperationError
+from worker.servers import broker, writing
 
 if TYPE_CHECKING:
     import asyncpg
@@ -65,7 +66,7 @@ async def _reshard(shards: int) -> Resharding:
         started = await _begin(pool, shards)
         try:
             await _refuse_while_served(pool, link)
-        except CommandError:
+        except OperationError:
             await _run(pool, "reshard_abandon")
             raise
         work = Resharding(pool, link, started["shards"], shards)
@@ -164,7 +165,7 @@ async def _alone(link: Link) -> AsyncIterator[None]:
     try:
         await channel.declare_queue(_LOCK, exclusive=True)
     except ChannelLockedResource:
-        raise CommandError("the shards are being changed by another run of this command") from None
+        raise OperationError("the shards are being changed by another run of this command") from None
     yield
     await channel.queue_delete(_LOCK)
 
@@ -176,13 +177,15 @@ async def _refuse_while_served(pool: asyncpg.Pool, link: Link) -> None:
 
     alive = [row["name"] for row in await pool.fetch(statement("members_alive"), _ALIVE_SECONDS)]
     if alive:
-        raise CommandError(f"stop the workers first ({_some(alive)}), wait {_ALIVE_SECONDS:.0f} s, and run this again")
+        raise OperationError(
+            f"stop the workers first ({_some(alive)}), wait {_ALIVE_SECONDS:.0f} s, and run this again"
+        )
     found = await pool.fetchrow(statement("show_installation"))
     queues = [command_queue(shard) for shard in range(found["shards"] if found is not None else 0)]
     served = [queue for queue in queues if (await depth(link, queue))[1]]
     if served:
         text = f"somebody consumes from {_some(served)}: a worker that hangs, or was paused"
-        raise CommandError(f"{text}. End it, or its connection at the broker, and run this again")
+        raise OperationError(f"{text}. End it, or its connection at the broker, and run this again")
 
 
 async def _begin(pool: asyncpg.Pool, shards: int) -> asyncpg.Record:
@@ -193,8 +196,8 @@ async def _begin(pool: asyncpg.Pool, shards: int) -> asyncpg.Record:
         return started
     found = await pool.fetchrow(statement("show_installation"))
     if found is None:
-        raise CommandError(f"no worker was ever started here: just start them with NODELEDGER_SHARDS={shards}")
-    raise CommandError(f"a change to {found['resharding_to']} shards is half done: finish that first")
+        raise OperationError(f"no worker was ever started here: just start them with NODELEDGER_SHARDS={shards}")
+    raise OperationError(f"a change to {found['resharding_to']} shards is half done: finish that first")
 
 
 async def _run(pool: asyncpg.Pool, name: str, *arguments: object) -> None:

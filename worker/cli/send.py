@@ -14,8 +14,10 @@ from uuid import UUID
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import broker, run, writing
-from worker.cli.common.faults import FINDING, OK, CommandError
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.errors import SettingsError, UnreachableError
+from worker.servers import broker, writing
 
 if TYPE_CHECKING:
     import asyncpg
@@ -143,7 +145,7 @@ async def shards() -> int:
 
     settings = load_settings()
     if settings.database_url is not None:
-        with suppress(CommandError):
+        with suppress(UnreachableError, SettingsError):
             async with writing() as pool:
                 return await stored_shards(pool)
     return settings.shards
@@ -167,9 +169,8 @@ async def _dead(ids: Sequence[str]) -> dict[str, str]:
     import asyncpg
 
     from worker.ledger.statements import statement
-    from worker.settings import SettingsError
 
-    with suppress(CommandError, SettingsError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    with suppress(UnreachableError, SettingsError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         async with writing() as pool:
             rows = await pool.fetch(statement("show_dead_commands"), [UUID(id_) for id_ in ids])
         return {str(row["command"]): f"dead letter {row['letter']}: {row['reason']}: {row['detail']}" for row in rows}

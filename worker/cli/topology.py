@@ -9,8 +9,9 @@ import typer
 
 from worker.cli import reshard
 from worker.cli.common import console
-from worker.cli.common.connect import broker, run
-from worker.cli.common.faults import FINDING, OK
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.servers import broker
 
 if TYPE_CHECKING:
     from worker.broker.topology import Finding

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from worker.errors import NodeledgerError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from worker.accounting.state.view import DomainState, View
 
 
-class HypervisorUnreachable(Exception):  # noqa: N818 - a state of the world, not a mistake
+class HypervisorUnreachable(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake
     """The hypervisor did not answer: nothing is known of it, and nothing is proven."""
 
     def __init__(self, detail: str) -> None:
@@ -26,15 +28,15 @@ class HypervisorUnreachable(Exception):  # noqa: N818 - a state of the world, no
         self.detail = detail
 
 
-class BrokerUnavailable(Exception):  # noqa: N818 - a state of the world, not a mistake
+class BrokerUnavailable(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake
     """The broker is away or did not confirm in time; what was sent may or may not have arrived."""
 
 
-class LedgerUnavailable(Exception):  # noqa: N818 - a state of the world, not a mistake
+class LedgerUnavailable(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake
     """The database is away, or refused for the time being; whether a commit happened is not known."""
 
 
-class LedgerConflict(Exception):  # noqa: N818 - a state of the world, not a mistake
+class LedgerConflict(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake
     """Another worker changed what this transaction stands on: run it again on what is there now.
 
     ``nodes`` names further nodes that must be loaded from the start.

@@ -9,6 +9,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from schemas.cpuset import parse_cpu_set
+from worker.errors import NodeledgerError
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -25,7 +26,7 @@ _UNIT_BYTES: Final = {
 }  # fmt: skip
 
 
-class XmlFault(ValueError):  # noqa: N818 - the fault lies in the document
+class XmlFault(NodeledgerError, ValueError):  # noqa: N818 - the fault lies in the document
     """A document that cannot be used; the message names the element and the fault, and quotes at most 32 characters."""
 
 

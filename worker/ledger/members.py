@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
+from worker.errors import OperationError
 from worker.ledger.statements import Connection, statement
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _LOCK: Final = 0x736861726473  # "shards": one assignment at a time
 _FORGET_SECONDS: Final = 86_400.0
 
 
-class ShardsDifferError(Exception):
+class ShardsDifferError(OperationError):
     """This worker is set to another number of shards than the installation has; change one of the two."""
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
 from worker.accounting.state.view import Facts
-from worker.cli.common.faults import UNREACHABLE, CommandError
 from worker.engine.batch import Decider
 from worker.engine.envelope import Envelope
 from worker.engine.intake import Item, unpark
 from worker.engine.ports import DeadLetter, LedgerConflict, LedgerUnavailable, Parked, ReadKeys
+from worker.errors import OperationError, UnreachableError
 from worker.ledger.dead_letters import store
 from worker.ledger.postgres import PostgresLedger, parked_of
 from worker.ledger.statements import statement
@@ -32,7 +32,8 @@ async def give_up(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> l
     sweep interval.
 
     Raises:
-        CommandError: the database is away, or workers were faster each time.
+        OperationError: workers were faster each time.
+        UnreachableError: the database is away.
     """
     for _ in range(_MAX_ATTEMPTS):
         try:
@@ -40,8 +41,8 @@ async def give_up(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> l
         except LedgerConflict:  # a worker settled one of them meanwhile
             continue
         except LedgerUnavailable as trouble:
-            raise CommandError(f"the database is away ({trouble}): run it again when it is back", UNREACHABLE) from None
-    raise CommandError("workers keep changing these commands: run it again")
+            raise UnreachableError(f"the database is away ({trouble}): run it again when it is back") from None
+    raise OperationError("workers keep changing these commands: run it again")
 
 
 async def _once(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> list[UUID]:

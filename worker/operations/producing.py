@@ -12,12 +12,13 @@ from pydantic_core import from_json, to_json
 
 from schemas import MalformedCommandError, parse_command
 from schemas.commands import VERSION
+from worker.errors import NodeledgerError
 
 if TYPE_CHECKING:
     from worker.engine.envelope import Envelope
 
 
-class RefusedLineError(ValueError):
+class RefusedLineError(NodeledgerError, ValueError):
     """A line that is not sent; the text names the field and the fault."""
 
 

@@ -14,8 +14,8 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pydantic import ValidationError
 
 from schemas import COMMAND_EXCHANGE, Outcome, command_key, shard_of
-from worker.cli.common.faults import UNREACHABLE, CommandError
 from worker.engine.ports import Reply
+from worker.errors import OperationError, UnreachableError
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
@@ -48,7 +48,8 @@ class Sender:
         """Publish commands and wait until the broker has them safely.
 
         Raises:
-            CommandError: no queue takes them, or the broker did not confirm.
+            OperationError: no queue takes them.
+            UnreachableError: the broker refuses them, or did not confirm.
         """
         for start in range(0, len(commands), WINDOW):
             window = commands[start : start + WINDOW]
@@ -136,16 +137,13 @@ def _user_of(connection: AbstractConnection) -> str | None:
 
 def _cause(error: BaseException) -> BaseException:
     if isinstance(error, PublishError | ChannelNotFoundEntity):
-        return CommandError("no queue takes the command's shard: run `nodeledger topology check`")
+        return OperationError("no queue takes the command's shard: run `nodeledger topology check`")
     if isinstance(error, ChannelAccessRefused):
-        return CommandError(
-            f"this broker user may not publish commands: give it write on {COMMAND_EXCHANGE}", UNREACHABLE
-        )
+        return UnreachableError(f"this broker user may not publish commands: give it write on {COMMAND_EXCHANGE}")
     if isinstance(error, DeliveryError):
-        return CommandError("the broker refused to take a command: look at its alarms and queue limits", UNREACHABLE)
+        return UnreachableError("the broker refused to take a command: look at its alarms and queue limits")
     if isinstance(error, TimeoutError):
-        return CommandError(
-            f"the broker did not confirm within {_CONFIRM_SECONDS:.0f} s: sending the same ids again is safe",
-            UNREACHABLE,
+        return UnreachableError(
+            f"the broker did not confirm within {_CONFIRM_SECONDS:.0f} s: sending the same ids again is safe"
         )
     return error

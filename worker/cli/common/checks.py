@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
-from worker.cli.common.connect import broker, owning, writing
-from worker.cli.common.faults import explain
-from worker.settings import Settings, SettingsError, load_settings, variable
+from worker.cli.common.errors import explain
+from worker.errors import SettingsError
+from worker.servers import broker, owning, writing
+from worker.settings import Settings, load_settings, variable
 
 if TYPE_CHECKING:
     import asyncpg

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from worker.cli.common.faults import UNREACHABLE, CommandError
+from worker.errors import UnreachableError
 
 if TYPE_CHECKING:
     from worker.operations.sending import Awaited
@@ -15,7 +15,7 @@ async def await_outcomes(awaited: Awaited, lost: asyncio.Event, seconds: float) 
     """Wait until every outcome is there, or so many seconds are over.
 
     Raises:
-        CommandError: the connection was lost before all came.
+        OperationError: the connection was lost before all came.
     """
     if not awaited.open:
         return
@@ -25,4 +25,4 @@ async def await_outcomes(awaited: Awaited, lost: asyncio.Event, seconds: float) 
         wait.cancel()
     if awaited.open and lost.is_set():
         text = f"the broker went away before {len(awaited.open)} outcomes came: the database keeps them"
-        raise CommandError(f"{text}, and sending the same ids again gives them again", UNREACHABLE)
+        raise UnreachableError(f"{text}, and sending the same ids again gives them again")
