@@ -63,15 +63,15 @@ async def work_off(rig: Rig, database: Database, side: Side, commands: Sequence[
     answers = await rig.drain([command.id for command in commands])
     own = _own(commands, answers, told=side.tells)
     return Run(
-        side.name,
-        len(commands),
-        rate,
-        cpu * 1e6 / len(commands),
-        busy / (ended - began),
-        (await database.commits() - commits) / len(commands),
-        (await database.written_bytes() - written) / len(commands),
-        sum(answer.size_bytes for answer in own.values()) // len(own),
-        len(answers) - len(own),
+        side=side.name,
+        commands=len(commands),
+        rate=rate,
+        cpu_microseconds=cpu * 1e6 / len(commands),
+        machine_cpu=busy / (ended - began),
+        commits=(await database.commits() - commits) / len(commands),
+        wal_bytes=(await database.written_bytes() - written) / len(commands),
+        answer_bytes=sum(answer.size_bytes for answer in own.values()) // len(own),
+        repeated=len(answers) - len(own),
     )
 
 

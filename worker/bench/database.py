@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.cli.send import stored_shards
 from worker.errors import OperationError
+from worker.ledger.installation import server
+from worker.ledger.members import members_alive
 from worker.ledger.statements import statement
 from worker.ledger.verify import verify
+from worker.operations.shards import stored_shards
 from worker.servers import writing
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ class Database:
 
     async def alive(self) -> list[str]:
         """The names of the workers that are alive."""
-        return [row["name"] for row in await self._pool.fetch(statement("members_alive"), _ALIVE_SECONDS)]
+        return [member.name for member in await members_alive(self._pool, _ALIVE_SECONDS)]
 
     async def owners(self) -> int:
         """How many workers own a shard."""
@@ -72,8 +75,8 @@ class Database:
 
     async def server(self) -> dict[str, Any]:
         """How the server is set where it matters for durability."""
-        (row,) = await self._pool.fetch(statement("show_server"))
-        return {name: row[name] for name in ("version", "fsync", "synchronous_commit", "full_page_writes")}
+        found = asdict(await server(self._pool))
+        return {name: found[name] for name in ("version", "fsync", "synchronous_commit", "full_page_writes")}
 
 
 @asynccontextmanager

@@ -62,11 +62,21 @@ async def paced(rig: Rig, side: Side, commands: Sequence[Command], rate: float, 
         gc.enable()
         gc.unfreeze()
     took, late = sorted(clocks.took), sorted(clocks.late)
-    p50, p90, p99, highest, late_p99 = (
-        significant(percentile(times, share) * 1e3)
-        for times, share in ((took, 0.5), (took, 0.9), (took, 0.99), (took, 1.0), (late, 0.99))
+
+    def milliseconds(times: Sequence[float], share: float) -> float:
+        return significant(percentile(times, share) * 1e3)
+
+    return Latency(
+        scenario=about,
+        side=side.name,
+        rate=significant(rate),
+        commands=len(commands),
+        p50=milliseconds(took, 0.5),
+        p90=milliseconds(took, 0.9),
+        p99=milliseconds(took, 0.99),
+        highest=milliseconds(took, 1.0),
+        late_p99=milliseconds(late, 0.99),
     )
-    return Latency(about, side.name, significant(rate), len(commands), p50, p90, p99, highest, late_p99)
 
 
 async def _send(rig: Rig, side: Side, commands: Sequence[Command], rate: float, clocks: _Clocks) -> None:

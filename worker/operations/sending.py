@@ -89,6 +89,22 @@ class Awaited:
         self.open.update(ids)
         self.done.clear()
 
+    async def wait(self, lost: asyncio.Event, seconds: float) -> None:
+        """Wait until every outcome is there, or so many seconds are over.
+
+        Raises:
+            UnreachableError: the connection was lost before all came.
+        """
+        if not self.open:
+            return
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.done, lost)]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self.open and lost.is_set():
+            text = f"the broker went away before {len(self.open)} outcomes came: the database keeps them"
+            raise UnreachableError(f"{text}, and sending the same ids again gives them again")
+
 
 class OutcomeQueue:
     """An exclusive queue, gone with the connection, to which workers send copies of the outcomes."""

@@ -1,11 +1,13 @@
-"""Lines of a file or of standard input, as they come, without blocking the event loop."""
+"""Files and standard input: whole, or line by line as they come without blocking the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from threading import Semaphore, Thread
 from typing import Final
 
@@ -14,6 +16,18 @@ from worker.errors import OperationError, UsageError
 _CHUNK_BYTES: Final = 256 * 1024
 _CHUNKS_AHEAD: Final = 4
 _LONGEST_LINE_BYTES: Final = 16 * 1024 * 1024
+
+
+def read_input(name: str) -> bytes:
+    """All of a file; ``-`` is standard input.
+
+    Raises:
+        UsageError: there is no such file, or it may not be read.
+    """
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise _unreadable(name, error) from None
 
 
 def open_input(name: str) -> int:
@@ -27,7 +41,11 @@ def open_input(name: str) -> int:
     try:
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror}") from None
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: OSError) -> UsageError:
+    return UsageError(f"cannot read {name}: {error.strerror}")
 
 
 async def batches(descriptor: int) -> AsyncIterator[list[tuple[int, bytes]]]:
