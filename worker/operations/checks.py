@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
+from worker.broker import topology
+from worker.engine.ports import HypervisorUnreachable
 from worker.errors import SettingsError
+from worker.ledger import migrate, readers
+from worker.ledger.installation import installation, server, waiting
+from worker.ledger.members import members_alive
 from worker.operations.errors import in_words
 from worker.operations.shards import shards
 from worker.servers import broker, owning, writing
@@ -80,8 +85,6 @@ def _settings(settings: Settings) -> list[Diagnosis]:
 
 
 async def _broker() -> AsyncIterator[Diagnosis]:
-    from worker.broker import topology
-
     async with broker() as link:
         version = ".".join(map(str, link.server_version))
         if link.server_version < _OLDEST_BROKER:
@@ -99,8 +102,6 @@ async def _broker() -> AsyncIterator[Diagnosis]:
 
 
 async def _schema() -> AsyncIterator[Diagnosis]:
-    from worker.ledger import migrate
-
     async with owning() as connection:
         problems = await migrate.check(connection)
     for problem in problems:
@@ -122,8 +123,6 @@ async def _database(settings: Settings, *, hypervisors: bool) -> AsyncIterator[D
 
 async def _server(pool: asyncpg.Pool) -> list[Diagnosis]:
     """The server's settings and clock."""
-    from worker.ledger.installation import server
-
     asked_at = datetime.now(UTC)
     told = await server(pool)
     answered_at = datetime.now(UTC)
@@ -148,9 +147,6 @@ def _clock(skew: timedelta) -> Diagnosis:
 
 async def _ledger(pool: asyncpg.Pool, settings: Settings) -> AsyncIterator[Diagnosis]:
     """What the ledger says of the installation."""
-    from worker.ledger.installation import installation, waiting
-    from worker.ledger.members import members_alive
-
     stored = await installation(pool)
     if stored is not None and stored.shards != settings.shards:
         remedy = f"set NODELEDGER_SHARDS to {stored.shards}"
@@ -173,8 +169,7 @@ async def _ledger(pool: asyncpg.Pool, settings: Settings) -> AsyncIterator[Diagn
 
 async def _hypervisors(pool: asyncpg.Pool, settings: Settings) -> AsyncIterator[Diagnosis]:
     """Whether each node's hypervisor may be asked, and answers."""
-    from worker.hypervisor.pool import Hypervisors
-    from worker.ledger import readers
+    from worker.hypervisor.pool import Hypervisors  # libvirt is loaded only where it is asked something
 
     async with pool.acquire() as connection:
         nodes = [node for node in await readers.nodes(connection, limit=_NODES) if node.hypervisor is not None]
@@ -199,8 +194,6 @@ async def _hypervisors(pool: asyncpg.Pool, settings: Settings) -> AsyncIterator[
 
 async def _ask(asking: Hypervisors, nodes: Sequence[Node]) -> list[str | None]:
     """For each node why its hypervisor does not serve; ``None`` where it does."""
-    from worker.engine.ports import HypervisorUnreachable
-
     room = asyncio.Semaphore(_ASKED_AT_ONCE)
 
     async def one(node: Node) -> str | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+
+import asyncpg
 
 from worker.errors import SettingsError, UnreachableError
+from worker.ledger.installation import installation
 from worker.servers import writing
 from worker.settings import load_settings
-
-if TYPE_CHECKING:
-    import asyncpg
 
 
 async def shards() -> int:
@@ -25,10 +24,6 @@ async def shards() -> int:
 
 async def stored_shards(pool: asyncpg.Pool) -> int:
     """As the database says; the setting before the first worker has started."""
-    import asyncpg
-
-    from worker.ledger.installation import installation
-
     with suppress(asyncpg.UndefinedTableError):
         found = await installation(pool)
         if found is not None:
