@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from worker.cli.app import tree
-from worker.settings import Settings
+from worker.settings import Settings, variable
 
 PROJECT = Path(__file__).parents[2]
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "deploy").glob("*.md")), *sorted(PROJECT.glob("schemas/**/*.md"))]
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "deploy").rglob("*.md"), *(PROJECT / "schemas").rglob("*.md")])
 SOURCES = [path for package in ("worker", "schemas") for path in sorted((PROJECT / package).rglob("*.py"))]
 DOCUMENTS = sorted((PROJECT / "schemas" / "published").glob("*.json"))
 TREE = tree()
@@ -48,15 +48,19 @@ def fault(line: str) -> str | None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_command_that_a_page_names_exists_with_its_subcommands_and_flags(path: Path) -> None:
-    lines = list(lines_of(path))
-    assert lines
-    assert {line: why for line in lines if (why := fault(line))} == {}
+    assert {line: why for line in lines_of(path) if (why := fault(line))} == {}
 
 
 def test_every_command_that_the_program_or_the_contract_names_exists() -> None:
     named = [line for path in (*SOURCES, *DOCUMENTS) for line in lines_of(path)]
-    assert len(named) > 20
     assert {line: why for line in named if (why := fault(line))} == {}
+
+
+def test_command_lines_are_found_in_text_in_blocks_and_without_the_program() -> None:
+    found = {line for path in (*PAGES, *SOURCES) for line in lines_of(path)}
+    assert {"topology apply", "parked push N", "dead discard"} <= found
+    assert any(line.startswith("bench --growth --plot") for line in found), "in a block"
+    assert any(line.startswith("db upgrade") for line in lines_of(PROJECT / "worker/operations/errors.py"))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,13 @@ def test_every_command_that_the_program_or_the_contract_names_exists() -> None:
 )
 def test_a_command_that_is_not_there_is_found(line: str) -> None:
     assert fault(line)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_setting_that_a_page_names_exists(path: Path) -> None:
+    known = {variable(name) for name in Settings.model_fields}
+    named = set(re.findall(r"NODELEDGER_[A-Z_]+[A-Z]", path.read_text()))
+    assert {name for name in named if name.removesuffix("_FILE") not in known} == set()
 
 
 def read_settings(tree: ast.AST) -> Iterator[str]:
