@@ -77,8 +77,10 @@ async def pause_of_a_node_that_answers(waiting: Sequence[Parked]) -> float:
     )
     service = asyncio.create_task(probes.run())
     try:
-        async with asyncio.timeout(30):
-            return await ledger.pause
+        futures: list[asyncio.Future[Any]] = [service, ledger.pause]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        assert ledger.pause.done(), service.exception()
+        return ledger.pause.result()
     finally:
         service.cancel()
 
