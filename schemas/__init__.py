@@ -30,6 +30,7 @@ from schemas.commands import (
     Update,
 )
 from schemas.cpuset import MAX_CPU, CpuSet, format_cpu_set, lowest_cpu, parse_cpu_mask, parse_cpu_set
+from schemas.errors import Fault, MalformedCommandError, NodeledgerError
 from schemas.inventory import Cell, Device, Inventory, Pages
 from schemas.outcomes import (
     AssignedCell,
@@ -43,7 +44,7 @@ from schemas.outcomes import (
     Status,
     Usage,
 )
-from schemas.parsing import Fault, MalformedCommandError, parse_command
+from schemas.parsing import parse_command
 from schemas.policy import DevicePattern, Limit, Overhead, Policy, Ratios, Reserved, ReservedPages
 from schemas.requests import (
     Affinity,
@@ -127,6 +128,7 @@ __all__ = [
     "Networks",
     "NodePut",
     "NodeRemove",
+    "NodeledgerError",
     "Outcome",
     "Overhead",
     "PageSize",

@@ -6,7 +6,7 @@ import json
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Literal, NoReturn
+from typing import Final, NoReturn
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
@@ -14,9 +14,8 @@ from pydantic_core import from_json
 
 from schemas.base import UUID_PATTERN
 from schemas.commands import COMMAND, KINDS, MAX_BODY_BYTES, VERSION, Command
+from schemas.errors import Fault, MalformedCommandError
 from schemas.explaining import describe, shown
-
-Fault = Literal["malformed", "too_large", "unknown_kind", "unsupported_version"]
 
 _SCALARS: Final = frozenset({str, int, bool, type(None), UUID, datetime, Decimal})
 _NODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -24,25 +23,6 @@ _KIND: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UUID: Final = re.compile(UUID_PATTERN)
 
 _validate = COMMAND.validator.validate_json
-
-
-class MalformedCommandError(ValueError):
-    """A message that is no command of this version of the contract.
-
-    ``reason`` is the dead letter's reason and ``detail`` names the field and
-    the fault, without the value. ``id``, ``node`` and ``kind`` are what could
-    still be read.
-    """
-
-    def __init__(
-        self, reason: Fault, detail: str, *, id: UUID | None = None, node: str | None = None, kind: str | None = None
-    ) -> None:
-        super().__init__(detail)
-        self.reason: Fault = reason
-        self.detail = detail
-        self.id = id
-        self.node = node
-        self.kind = kind
 
 
 def parse_command(body: bytes) -> Command:

@@ -8,7 +8,6 @@ import gc
 import os
 import signal
 import socket
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
@@ -19,20 +18,22 @@ import uvloop
 
 from worker.api.app import add_read_api
 from worker.broker.rabbit import RabbitBroker
-from worker.cli.common.connect import broker_options, database_tls
 from worker.engine.intake import Intake
 from worker.engine.lanes import Lanes
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerUnavailable
 from worker.engine.services import Engine, Options
+from worker.errors import SettingsError
 from worker.gauges import show
+from worker.housekeeping import keep_house_now_and_then
 from worker.hypervisor import Hypervisors
 from worker.ledger.dead_letters import store
-from worker.ledger.maintenance import Retention, keep_house
 from worker.ledger.members import Members, agree_on_shards
+from worker.ledger.membership import LedgerMembership
 from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger, available
-from worker.settings import SettingsError, load_settings, variable
+from worker.servers import broker_options, database_tls
+from worker.settings import load_settings, variable
 from worker.telemetry.http import StatusServer
 from worker.telemetry.logs import configure_logging, get_logger
 from worker.telemetry.metrics import Metrics
@@ -40,7 +41,7 @@ from worker.telemetry.tracing import Tracing, TracingUnavailableError
 from worker.watchdog import watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from worker.engine.ports import DeadLetter
     from worker.settings import Settings
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
-_HOUSEKEEPING_SECONDS: Final = 600.0
+_FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
 
@@ -89,6 +90,34 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
     """Put the parts together, work, and take them apart in the opposite order."""
     worker = uuid4()
     metrics = Metrics(version("nodeledger"))
+    lanes = Lanes()
+    hypervisors = await _hypervisors(settings, metrics, parts)
+    intake = Intake(lanes, settings.shards, _tracing(settings, parts))
+    broker = _broker(settings, pool, intake, metrics)
+    membership = LedgerMembership(Members(pool, worker, f"{socket.gethostname()}:{os.getpid()}"))
+    engine = Engine(
+        intake=intake,
+        lanes=lanes,
+        broker=broker,
+        ledger=PostgresLedger(pool),
+        hypervisors=hypervisors,
+        pool=membership,
+        metrics=metrics,
+        options=_options(settings, worker),
+    )
+    await _serve_status(settings, pool, metrics, lambda: [*engine.problems, *_problems(broker)], parts)
+    show(metrics, lanes, engine, broker, hypervisors)
+    broker.start()
+    parts.push_async_callback(broker.close)
+    parts.push_async_callback(broker.drain, 0.0)
+    parts.push_async_callback(membership.leave)
+    parts.callback(asyncio.create_task(keep_house_now_and_then(pool, settings)).cancel)
+    _log.info("worker started", worker=str(worker), shards=settings.shards)
+    await engine.run(stop)
+    _log.info("worker stopped", worker=str(worker))
+
+
+async def _hypervisors(settings: Settings, metrics: Metrics, parts: contextlib.AsyncExitStack) -> Hypervisors:
     hypervisors = Hypervisors(
         allowed=settings.hypervisor_allowed,
         deadline_seconds=settings.hypervisor_deadline_seconds,
@@ -97,44 +126,55 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
     )
     await hypervisors.start()
     parts.push_async_callback(hypervisors.close)
-    tracing = _tracing(settings)
+    return hypervisors
+
+
+def _tracing(settings: Settings, parts: contextlib.AsyncExitStack) -> Tracing:
+    try:
+        tracing = Tracing(settings.trace_exporter, version=version("nodeledger"))
+    except TracingUnavailableError as fault:
+        raise SettingsError(f"{variable('trace_exporter')}: {fault}") from None
     parts.callback(tracing.close)
-    lanes = Lanes()
-    intake = Intake(lanes, settings.shards, tracing)
-    broker = RabbitBroker(
+    return tracing
+
+
+def _broker(settings: Settings, pool: asyncpg.Pool, intake: Intake, metrics: Metrics) -> RabbitBroker:
+    async def archive(letters: Sequence[DeadLetter]) -> None:
+        async with available(), pool.acquire() as connection:
+            await store(connection, letters)
+        metrics.archived.inc(len(letters))
+
+    return RabbitBroker(
         broker_options(settings),
         settings.shards,
         intake.receive,
-        store=lambda letters: _archive(pool, letters, metrics),
+        store=archive,
         prefetch=settings.prefetch,
         declare=settings.declare_topology,
         confirm_seconds=settings.confirm_seconds,
     )
-    members = Members(pool, worker, f"{socket.gethostname()}:{os.getpid()}")
-    engine = Engine(
-        intake,
-        lanes,
-        broker,
-        PostgresLedger(pool),
-        hypervisors,
-        LedgerMembership(members),
-        metrics,
-        _options(settings, worker),
-    )
-    server = StatusServer(metrics.registry, lambda: [*engine.problems, *_broker_problems(broker)])
+
+
+async def _serve_status(
+    settings: Settings,
+    pool: asyncpg.Pool,
+    metrics: Metrics,
+    problems: Callable[[], list[str]],
+    parts: contextlib.AsyncExitStack,
+) -> None:
+    server = StatusServer(metrics.registry, problems)
     add_read_api(server.app, pool)
     await server.start(settings.http_host, settings.http_port, settings.http_port_file)
     parts.push_async_callback(server.close)
-    show(metrics, lanes, engine, broker, hypervisors)
-    broker.start()
-    parts.push_async_callback(broker.close)
-    parts.push_async_callback(broker.drain, 0.0)
-    parts.push_async_callback(_leave, members)
-    housekeeping = asyncio.create_task(_keep_house(pool, settings))
-    parts.callback(housekeeping.cancel)
-    _log.info("worker started", worker=str(worker), shards=settings.shards)
-    await engine.run(stop)
-    _log.info("worker stopped", worker=str(worker))
+
+
+def _problems(broker: RabbitBroker) -> list[str]:
+    state = broker.state
+    if state.consuming and state.publishing:
+        return [state.archive] if state.archive is not None else []
+    if state.blocked is not None:
+        return [f"the broker takes no messages: {state.blocked}"]
+    return [f"the broker is away: {state.last_error or 'connecting'}"]
 
 
 def _options(settings: Settings, worker: UUID) -> Options:
@@ -146,6 +186,7 @@ def _options(settings: Settings, worker: UUID) -> Options:
         park_deadline=timedelta(seconds=settings.park_deadline_seconds),
         probe_least=settings.park_probe_min_seconds,
         probe_most=settings.park_probe_max_seconds,
+        verify_seconds=settings.delete_verify_seconds,
         sweep_seconds=settings.outbox_sweep_seconds,
         shutdown_seconds=settings.shutdown_seconds,
         permissions=Permissions(settings.permissions),
@@ -156,7 +197,7 @@ def _options(settings: Settings, worker: UUID) -> Options:
 async def _database(settings: Settings, stop: asyncio.Event) -> AsyncIterator[asyncpg.Pool | None]:
     """The pool of connections, once the database answers; none if the worker is told to stop before."""
     pool = None
-    pause = 0.1
+    pause = _FIRST_PAUSE
     while pool is None and not stop.is_set():
         try:
             async with available():
@@ -190,76 +231,3 @@ async def _connected(settings: Settings) -> asyncpg.Pool:
         pool.terminate()
         raise
     return pool
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerMembership:
-    """The pool of workers as the engine wants it: a database that is away is told in the engine's terms."""
-
-    members: Members
-
-    async def heartbeat(self) -> None:
-        """Say that this worker is alive."""
-        async with available():
-            await self.members.heartbeat()
-
-    async def assign(self, shards: int) -> dict[int, UUID]:
-        """Who should serve each shard now."""
-        async with available():
-            return await self.members.assign(shards)
-
-
-async def _leave(members: Members) -> None:
-    """Leave the pool; a database that is away will miss this worker soon enough."""
-    with contextlib.suppress(LedgerUnavailable, TimeoutError):
-        async with available(), asyncio.timeout(1.0):
-            await members.leave()
-
-
-def _tracing(settings: Settings) -> Tracing:
-    try:
-        return Tracing(settings.trace_exporter, version=version("nodeledger"))
-    except TracingUnavailableError as fault:
-        raise SettingsError(f"{variable('trace_exporter')}: {fault}") from None
-
-
-async def _archive(pool: asyncpg.Pool, letters: Sequence[DeadLetter], metrics: Metrics) -> None:
-    async with available(), pool.acquire() as connection:
-        await store(connection, letters)
-    metrics.archived.inc(len(letters))
-
-
-async def _keep_house(pool: asyncpg.Pool, settings: Settings) -> None:
-    """Let old rows go, now and then. Trouble is told and left to the next time."""
-    retention = _retention(settings)
-    while True:
-        try:
-            async with available():
-                await keep_house(pool, retention)
-        except LedgerUnavailable as trouble:
-            _log.info("housekeeping waits for the database", error=str(trouble))
-        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
-
-
-def _retention(settings: Settings) -> Retention:
-    """How long rows are kept; 0 days keep them forever."""
-    forever = timedelta(days=36_500)
-
-    def days(count: int) -> timedelta:
-        return timedelta(days=count) if count else forever
-
-    return Retention(
-        commands=days(settings.retention_command_days),
-        tombstones=days(settings.retention_tombstone_days),
-        dead_letters=days(settings.retention_dead_letter_days),
-        entries=timedelta(days=settings.retention_entry_days) if settings.retention_entry_days else None,
-    )
-
-
-def _broker_problems(broker: RabbitBroker) -> list[str]:
-    state = broker.state
-    if state.consuming and state.publishing:
-        return [state.archive] if state.archive is not None else []
-    if state.blocked is not None:
-        return [f"the broker takes no messages: {state.blocked}"]
-    return [f"the broker is away: {state.last_error or 'connecting'}"]

@@ -10,13 +10,15 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from worker.errors import NodeledgerError
+
 _MAX_BYTES: Final = 1024 * 1024
 _KINDS: Final = (
     "abort", "audit", "claim", "confirm", "delete", "migrate", "node.put", "node.remove", "resize", "revert", "update",
 )  # fmt: skip
 
 
-class RulesError(ValueError):
+class RulesError(NodeledgerError, ValueError):
     """Rules that cannot be used; the message says where, and quotes none of them."""
 
 

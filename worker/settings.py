@@ -13,15 +13,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from worker.errors import SettingsError
 from worker.permission_rules import PermissionRule, read_rules
 
 PREFIX: Final = "NODELEDGER_"
 
 _MAX_SECRET_BYTES: Final = 65_536
-
-
-class SettingsError(Exception):
-    """A setting is missing or wrong. The text names the environment variable and the reason, never the value."""
 
 
 def _address_of(*schemes: str) -> AfterValidator:

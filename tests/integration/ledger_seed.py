@@ -7,6 +7,12 @@ from uuid import UUID
 
 import asyncpg
 
+from worker.ledger.maintenance import Retention
+
+KEPT = Retention(
+    commands=timedelta(days=30), tombstones=timedelta(days=90), dead_letters=timedelta(days=90), entries=None
+)
+
 EARLY = datetime(2025, 1, 10, tzinfo=UTC)
 INSTANCES = tuple(UUID(int=number) for number in range(1, 7))
 PINNED, SHARED, MOVING, DELETED, CROSSING, PARKED = INSTANCES

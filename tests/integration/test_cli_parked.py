@@ -73,6 +73,45 @@ async def test_parked_commands_are_listed_given_up_and_pushed_and_what_was_given
         await connection.close()
 
 
+RUNNING = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+"""The instance whose domain libvirt's test driver runs from its start."""
+
+
+@pytest.mark.timeout(300)
+async def test_a_deleted_instance_whose_domain_still_runs_is_asked_after_at_the_set_pause(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    operator = shell(database, vhost)
+    async with worker(operator.having(delete_verify_seconds="900"), tmp_path):
+        begun = await operator.send(at("test:///default"), claim("lv-1", RUNNING, resources=SMALL))
+        assert begun.status == 0, begun.err
+        await operator.run("send", text=as_lines([{"kind": "delete", "node": "lv-1", "instance": RUNNING}]))
+        connection = await asyncpg.connect(database.worker_url)
+        later = "SELECT next_at > now() + interval '10 minutes' FROM nodeledger.probe WHERE node = 'lv-1'"
+        await until(connection, expected=True, query=later)
+        (parked,) = (await operator.run("parked", "list", "--json")).document
+        assert (parked["kind"], parked["blocking"], "still runs" in parked["detail"]) == ("delete", False, True)
+        await connection.close()
+
+
+@pytest.mark.timeout(300)
+async def test_a_deleted_instance_whose_domain_never_goes_is_dead_lettered_at_the_deadline(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    operator = shell(database, vhost)
+    impatient = operator.having(delete_verify_seconds="0.2", park_probe_min_seconds="0.2", park_deadline_seconds="1")
+    async with worker(impatient, tmp_path):
+        given_up = await operator.send(
+            at("test:///default"),
+            claim("lv-1", RUNNING, resources=SMALL),
+            {"kind": "delete", "node": "lv-1", "instance": RUNNING},
+        )
+        assert "1 dead" in given_up.err
+    (letter,) = (await operator.run("dead", "list", "--json")).document
+    assert (letter["kind"], letter["reason"]) == ("delete", "hypervisor_timeout")
+    assert (await operator.run("verify")).status == 0
+
+
 @pytest.mark.timeout(300)
 async def test_a_copy_of_a_parked_command_on_a_wrong_shard_is_dead_lettered_and_the_command_applied_later(
     database: Database, vhost: Vhost, tmp_path: Path

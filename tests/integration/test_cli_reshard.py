@@ -120,11 +120,12 @@ async def killed_while(operator: Shell, *, sharing_out: bool) -> bool:
     script = f"""
 import os, signal, sys
 from aio_pika import IncomingMessage
-from worker.cli import main, reshard
+from worker.cli import main
+from worker.operations import resharding
 before = IncomingMessage.ack
 async def ack(self, *arguments, **more):
     queue = self.routing_key
-    if {sharing_out} == (queue == reshard.BACKLOG):
+    if {sharing_out} == (queue == resharding.BACKLOG):
         os.kill(os.getpid(), signal.SIGKILL)
     await before(self, *arguments, **more)
 IncomingMessage.ack = ack

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
-from tests.integration.ledger_seed import DELETED, MOVING, PINNED, SHARED, days, seed
+from tests.integration.ledger_seed import DELETED, KEPT, MOVING, PINNED, SHARED, days, seed
 from tests.servers import Database
 from worker.ledger.history import HistoryFilter, history, node_at, use_over_time
 from worker.ledger.maintenance import Retention, keep_house
@@ -41,7 +42,7 @@ async def test_entries_are_carried_forward_and_every_sum_stays(ledger: asyncpg.P
     async with ledger.acquire() as connection:
         before = await node_at(connection, "cn-1", days(100))
         billed = await use_over_time(connection, "red", days(60), days(70))
-        await keep_house(ledger, Retention(entries=since(days(40))))
+        await keep_house(ledger, replace(KEPT, entries=since(days(40))))
         lines = await history(connection, HistoryFilter(node="cn-1"))
         assert [line.kind for line in lines] == ["claim", "resize", "claim", "carried", "carried"]
         assert {line.instance for line in lines if line.kind == "carried"} == {PINNED, SHARED}
@@ -51,7 +52,7 @@ async def test_entries_are_carried_forward_and_every_sum_stays(ledger: asyncpg.P
 
 
 async def test_carrying_twice_changes_nothing_more(ledger: asyncpg.Pool) -> None:
-    everything = Retention(entries=since(days(200)))
+    everything = replace(KEPT, entries=since(days(200)))
     await keep_house(ledger, everything)
     carried = await ledger.fetch("TABLE nodeledger.entry")
     swept = await keep_house(ledger, everything)
@@ -70,7 +71,7 @@ async def test_months_are_made_ahead_and_leave_when_they_are_empty(ledger: async
     await owner.close()
     now = datetime.now(UTC)
     assert {"entry_2025_05", "entry_carried", "entry_rest", f"entry_{now:%Y_%m}"} < await partitions(ledger)
-    swept = await keep_house(ledger, Retention(entries=since(datetime(2025, 6, 2, tzinfo=UTC))))
+    swept = await keep_house(ledger, replace(KEPT, entries=since(datetime(2025, 6, 2, tzinfo=UTC))))
     assert swept.months_dropped == 1
     assert "entry_2025_05" not in await partitions(ledger)
 
@@ -82,7 +83,7 @@ async def test_entries_that_came_before_their_month_was_made_move_into_it(
     month = f"entry_{datetime.now(UTC):%Y_%m}"
     await owner.execute(f"DROP TABLE nodeledger.{month}")
     await owner.execute("UPDATE nodeledger.entry SET at = now() WHERE node = 'cn-2'")
-    assert (await keep_house(ledger)).months_made == 1
+    assert (await keep_house(ledger, KEPT)).months_made == 1
     assert await owner.fetchval(f"SELECT count(*) FROM nodeledger.{month}") == 1
     await owner.close()
 
@@ -101,11 +102,18 @@ async def test_old_rows_leave_and_the_rest_stays(ledger: asyncpg.Pool) -> None:
         [(uuid4(), days(0), state) for state in ("open", "replayed", "resolved", "discarded")],
     )
     await ledger.execute("UPDATE nodeledger.instance SET deleted_at = $2 WHERE id = $1", MOVING, days(1))
-    swept = await keep_house(ledger, portion=3)
+    swept = await keep_house(ledger, KEPT, portion=3)
     assert (swept.commands, swept.dead_letters, swept.tombstones) == (11, 2, 1)
     assert await ledger.fetchval("SELECT count(*) FROM nodeledger.command WHERE at < $1", young) == 6
     assert await ledger.fetchval("SELECT count(*) FROM nodeledger.instance WHERE id = $1", MOVING) == 1
     assert await ledger.fetchval("SELECT count(*) FROM nodeledger.dead_letter") == 2
+
+
+async def test_what_is_kept_forever_stays(ledger: asyncpg.Pool) -> None:
+    await ledger.execute("UPDATE nodeledger.instance SET deleted_at = $2 WHERE id = $1", MOVING, days(1))
+    forever = Retention(commands=None, tombstones=None, dead_letters=None, entries=None)
+    swept = await keep_house(ledger, forever)
+    assert (swept.commands, swept.tombstones, swept.dead_letters, swept.portions_carried) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -135,5 +143,5 @@ async def test_a_deleted_instance_is_remembered_while_a_dead_letter_could_claim_
         " VALUES ($1, 'poison', '', '', '', 'claim', $1, $2, $2, $3)",
         command, days(0), state,
     )  # fmt: skip
-    await keep_house(ledger)
+    await keep_house(ledger, KEPT)
     assert await ledger.fetchval("SELECT count(*) FROM nodeledger.instance WHERE id = $1", DELETED) == kept

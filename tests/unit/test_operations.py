@@ -1,18 +1,18 @@
-"""The operators' page says what is so. Run as a program, it writes the table of settings anew."""
+"""The operators' page says what is so. Run as a program, it writes the tables of settings and metrics anew."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
-from worker.cli.app import tree
+from worker.gauges import show
 from worker.settings import describe_settings
 from worker.telemetry.metrics import Metrics
 
 PAGE = Path(__file__).parents[2] / "deploy" / "operations.md"
-BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->"
 
 
 def settings_table() -> str:
@@ -23,41 +23,42 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def with_table(page: str) -> str:
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + settings_table() + END + rest.split(END, 1)[1]
+def metrics() -> dict[str, Any]:
+    """Every metric of the product's own, by its name on the page of metrics."""
+
+    async def of_a_worker() -> list[Any]:
+        parts = Metrics()
+        show(parts, MagicMock(), MagicMock(), MagicMock(), MagicMock())
+        return list(parts.registry.collect())
+
+    own = {family.name + "_total" * (family.type == "counter"): family for family in asyncio.run(of_a_worker())}
+    return {name: family for name, family in sorted(own.items()) if name.startswith("nodeledger_")}
 
 
-def commands(command: Any, name: str = "") -> Iterator[str]:
-    below = getattr(command, "commands", {})
-    for word, inner in below.items():
-        yield from commands(inner, f"{name} {word}".strip())
-    yield name
+def metrics_table() -> str:
+    rows = ["| metric | type | meaning |", "|---|---|---|"]
+    rows += [f"| `{name}` | {family.type} | {family.documentation} |" for name, family in metrics().items()]
+    return "\n".join(rows) + "\n"
 
 
-def test_the_table_of_settings_is_that_of_the_program() -> None:
+def with_tables(page: str) -> str:
+    for name, table in (("settings", settings_table), ("metrics", metrics_table)):
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        before, rest = page.split(begin)
+        page = before + begin + table() + end + rest.split(end, 1)[1]
+    return page
+
+
+def test_the_tables_of_settings_and_metrics_are_those_of_the_program() -> None:
     page = PAGE.read_text()
-    assert page == with_table(page), f"run `python {Path(__file__).name}` in its folder"
-
-
-def test_every_setting_that_is_named_exists() -> None:
-    named = set(re.findall(r"NODELEDGER_[A-Z_]+[A-Z]", PAGE.read_text()))
-    assert named <= {setting.variable for setting in describe_settings()}
+    assert page == with_tables(page), f"run `python {Path(__file__).name}` in its folder"
 
 
 def test_every_metric_that_is_named_exists() -> None:
-    exported = {family.name for family in Metrics().registry.collect()}
-    named = {name.removesuffix("_total") for name in re.findall(r"`(nodeledger_[a-z_]+)`", PAGE.read_text())}
+    named = set(re.findall(r"`(nodeledger_[a-z_]+)`", PAGE.read_text()))
     roles = {"nodeledger_worker", "nodeledger_reader", "nodeledger_owner"}
-    assert named - roles <= exported
-
-
-def test_every_command_that_is_named_exists() -> None:
-    known = set(commands(tree()))
-    for line in re.findall(r"`nodeledger ([^`]+)`", PAGE.read_text()):
-        words = re.split(r" (?=-|[A-Z])", line)[0].split()
-        assert " ".join(words[:2]) in known or words[0] in known, line
+    assert named - roles == set(metrics())
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text()))
+    PAGE.write_text(with_tables(PAGE.read_text()))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from worker.settings import Settings, SettingsError, broker_addresses, describe_settings, load_settings
+from worker.errors import SettingsError
+from worker.settings import Settings, broker_addresses, describe_settings, load_settings
 
 SECRET = "hunter2"
 

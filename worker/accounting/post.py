@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from schemas.commands import InstanceCommand
+from schemas.errors import NodeledgerError
 from worker.accounting.rules.nodes import apply_settings, forget_host
 from worker.accounting.state.occupancy import merged
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _Key = TypeVar("_Key", int, str)
 
 
-class DoubleUseError(Exception):
+class DoubleUseError(NodeledgerError):
     """A CPU or a device was about to be given twice. A decision that gets here is a bug; nothing was changed."""
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from schemas.errors import NodeledgerError
+
 SEARCH_STEPS: Final = 3_000
 """What one command may take to be decided, all its members and candidates together: some 5 ms at most."""
 
@@ -21,7 +23,7 @@ MOST_REASONS: Final = 256
 """Reasons of one sort that are listed for one node: one for each custom resource that a command can name."""
 
 
-class TooComplexError(Exception):
+class TooComplexError(NodeledgerError):
     """Going on would take more steps than are left."""
 
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic_core import to_json
 
+from worker.errors import NodeledgerError
 from worker.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -25,7 +26,7 @@ _AWAY: Final = (
 )
 
 
-class ProblemError(Exception):
+class ProblemError(NodeledgerError):
     """A request that cannot be answered as asked: a status, and a sentence for whoever asked."""
 
     def __init__(self, status: HTTPStatus, detail: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.bench.subjects import machine_busy_seconds
-from worker.cli.common.faults import CommandError
+from worker.errors import OperationError
 
 if TYPE_CHECKING:
     from worker.bench.database import Database
@@ -46,7 +46,7 @@ async def work_off(rig: Rig, database: Database, side: Side, commands: Sequence[
     """Let a side work off these commands.
 
     Raises:
-        CommandError: an answer is missing or says no.
+        OperationError: an answer is missing or says no.
     """
     await database.settled()
     await rig.purge()
@@ -63,15 +63,15 @@ async def work_off(rig: Rig, database: Database, side: Side, commands: Sequence[
     answers = await rig.drain([command.id for command in commands])
     own = _own(commands, answers, told=side.tells)
     return Run(
-        side.name,
-        len(commands),
-        rate,
-        cpu * 1e6 / len(commands),
-        busy / (ended - began),
-        (await database.commits() - commits) / len(commands),
-        (await database.written_bytes() - written) / len(commands),
-        sum(answer.size_bytes for answer in own.values()) // len(own),
-        len(answers) - len(own),
+        side=side.name,
+        commands=len(commands),
+        rate=rate,
+        cpu_microseconds=cpu * 1e6 / len(commands),
+        machine_cpu=busy / (ended - began),
+        commits=(await database.commits() - commits) / len(commands),
+        wal_bytes=(await database.written_bytes() - written) / len(commands),
+        answer_bytes=sum(answer.size_bytes for answer in own.values()) // len(own),
+        repeated=len(answers) - len(own),
     )
 
 
@@ -79,7 +79,7 @@ async def carry_out(rig: Rig, side: Side, commands: Sequence[Command]) -> None:
     """Let a side work off commands that nothing is measured on.
 
     Raises:
-        CommandError: as :func:`work_off`.
+        OperationError: as :func:`work_off`.
     """
     if not commands:
         return
@@ -99,11 +99,11 @@ async def _watch(rig: Rig, side: Side, count: int) -> tuple[float, float]:
             first = first or (depth, now)
             last = (depth, now)
         elif now - last[1] > _STALLED_SECONDS:
-            raise CommandError(f"{side.name}: {last[0]} of {count} answers, and no more for {_STALLED_SECONDS:.0f} s")
+            raise OperationError(f"{side.name}: {last[0]} of {count} answers, and no more for {_STALLED_SECONDS:.0f} s")
         side.check()
         await asyncio.sleep(_POLL_SECONDS)
     if first is None or last[0] == first[0]:
-        raise CommandError(f"{count} commands are too few to measure a rate: give more")
+        raise OperationError(f"{count} commands are too few to measure a rate: give more")
     return (last[0] - first[0]) / (last[1] - first[1]), last[1]
 
 
@@ -111,12 +111,12 @@ def _own(commands: Sequence[Command], answers: Sequence[TimedAnswer], *, told: b
     """The answer to each command. One may come twice, the same: outcomes are published at least once.
 
     Raises:
-        CommandError: one is missing, or says that its command was not applied.
+        OperationError: one is missing, or says that its command was not applied.
     """
     ids = {command.id for command in commands}
     own = {answer.command: answer for answer in answers if answer.command in ids}
     if missing := ids - own.keys():
-        raise CommandError(f"{len(missing)} of {len(ids)} commands were not answered, as {missing.pop()}")
+        raise OperationError(f"{len(missing)} of {len(ids)} commands were not answered, as {missing.pop()}")
     if told and (refused := [answer.command for answer in own.values() if not answer.applied]):
-        raise CommandError(f"{len(refused)} of {len(ids)} commands were not applied, as {refused[0]}")
+        raise OperationError(f"{len(refused)} of {len(ids)} commands were not applied, as {refused[0]}")
     return own

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.cli.common.connect import writing
-from worker.cli.common.faults import CommandError
-from worker.cli.send import stored_shards
+from worker.errors import OperationError
+from worker.ledger.installation import server
+from worker.ledger.members import members_alive
 from worker.ledger.statements import statement
 from worker.ledger.verify import verify
+from worker.operations.shards import stored_shards
+from worker.servers import writing
 
 if TYPE_CHECKING:
     import asyncpg
@@ -45,13 +48,13 @@ class Database:
         A worker that is made to wait before that would publish them again.
 
         Raises:
-            CommandError: that takes too long.
+            OperationError: that takes too long.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + _SETTLE_SECONDS
         while await self._pool.fetchval(_UNPUBLISHED):
             if clock() > deadline:
-                raise CommandError(f"outcomes were not published within {_SETTLE_SECONDS:.0f} s")
+                raise OperationError(f"outcomes were not published within {_SETTLE_SECONDS:.0f} s")
             await asyncio.sleep(_POLL_SECONDS)
 
     async def shards(self) -> int:
@@ -60,7 +63,7 @@ class Database:
 
     async def alive(self) -> list[str]:
         """The names of the workers that are alive."""
-        return [row["name"] for row in await self._pool.fetch(statement("members_alive"), _ALIVE_SECONDS)]
+        return [member.name for member in await members_alive(self._pool, _ALIVE_SECONDS)]
 
     async def owners(self) -> int:
         """How many workers own a shard."""
@@ -72,8 +75,8 @@ class Database:
 
     async def server(self) -> dict[str, Any]:
         """How the server is set where it matters for durability."""
-        (row,) = await self._pool.fetch(statement("show_server"))
-        return {name: row[name] for name in ("version", "fsync", "synchronous_commit", "full_page_writes")}
+        found = asdict(await server(self._pool))
+        return {name: found[name] for name in ("version", "fsync", "synchronous_commit", "full_page_writes")}
 
 
 @asynccontextmanager
@@ -81,7 +84,7 @@ async def connected() -> AsyncIterator[Database]:
     """The database in the worker's role.
 
     Raises:
-        CommandError: it cannot be reached.
+        UnreachableError: it cannot be reached.
     """
     async with writing() as pool:
         yield Database(pool)

@@ -71,14 +71,14 @@ async def _measured(bench: Bench, axis: str, step: Step) -> Point:
 
 def _point(axis: str, step: Step, runs: list[Run], latency: Latency) -> Point:
     return Point(
-        axis,
-        step.value,
-        spread([run.rate for run in runs]),
-        spread([run.cpu_microseconds for run in runs]),
-        spread([run.machine_cpu for run in runs]),
-        latency.p50,
-        latency.p99,
-        "; ".join(limits(runs, step.workers)),
+        axis=axis,
+        value=step.value,
+        rate=spread([run.rate for run in runs]),
+        cpu_microseconds=spread([run.cpu_microseconds for run in runs]),
+        machine_cpus_busy=spread([run.machine_cpu for run in runs]),
+        p50_milliseconds=latency.p50,
+        p99_milliseconds=latency.p99,
+        limit="; ".join(limits(runs, step.workers)),
     )
 
 

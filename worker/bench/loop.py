@@ -16,7 +16,7 @@ import aio_pika
 import uvloop
 from aio_pika import DeliveryMode, Message
 
-from worker.cli.common.connect import broker_options
+from worker.servers import broker_options
 from worker.settings import load_settings
 
 if TYPE_CHECKING:

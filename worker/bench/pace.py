@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from worker.bench.figures import percentile, significant
 from worker.bench.results import Latency
 from worker.bench.rig import command_of
-from worker.cli.common.faults import CommandError
+from worker.errors import OperationError
 
 if TYPE_CHECKING:
     from worker.bench.loads import Command
@@ -44,7 +44,7 @@ async def paced(rig: Rig, side: Side, commands: Sequence[Command], rate: float, 
     """Send so many commands per second, and take the time until each outcome arrives here.
 
     Raises:
-        CommandError: not every outcome came.
+        OperationError: not every outcome came.
     """
     await rig.purge()
     clocks = _Clocks(len(commands))
@@ -57,16 +57,26 @@ async def paced(rig: Rig, side: Side, commands: Sequence[Command], rate: float, 
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await clocks.done.wait()
     except TimeoutError:
-        raise CommandError(f"{len(clocks.took)} of {len(commands)} outcomes came at {rate:.0f} a second") from None
+        raise OperationError(f"{len(clocks.took)} of {len(commands)} outcomes came at {rate:.0f} a second") from None
     finally:
         gc.enable()
         gc.unfreeze()
     took, late = sorted(clocks.took), sorted(clocks.late)
-    p50, p90, p99, highest, late_p99 = (
-        significant(percentile(times, share) * 1e3)
-        for times, share in ((took, 0.5), (took, 0.9), (took, 0.99), (took, 1.0), (late, 0.99))
+
+    def milliseconds(times: Sequence[float], share: float) -> float:
+        return significant(percentile(times, share) * 1e3)
+
+    return Latency(
+        scenario=about,
+        side=side.name,
+        rate=significant(rate),
+        commands=len(commands),
+        p50=milliseconds(took, 0.5),
+        p90=milliseconds(took, 0.9),
+        p99=milliseconds(took, 0.99),
+        highest=milliseconds(took, 1.0),
+        late_p99=milliseconds(late, 0.99),
     )
-    return Latency(about, side.name, significant(rate), len(commands), p50, p90, p99, highest, late_p99)
 
 
 async def _send(rig: Rig, side: Side, commands: Sequence[Command], rate: float, clocks: _Clocks) -> None:

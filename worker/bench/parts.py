@@ -21,7 +21,7 @@ from worker.bench.scenarios import PAIRS, SCENARIOS, Scenario
 from worker.bench.sharing import by_turns, two_workers
 from worker.bench.sides import Loop, Workers
 from worker.bench.wiretap import tapped
-from worker.cli.common.faults import CommandError
+from worker.errors import OperationError
 from worker.settings import load_settings
 
 _SPREAD: Final = Load(100, claims)
@@ -123,7 +123,7 @@ async def _first_outcome(bench: Bench, load: Load, names: list[str]) -> tuple[fl
         starting = asyncio.create_task(side.start())
         while not await bench.rig.depth():
             if clock() - began > _START_SECONDS:
-                raise CommandError(f"no outcome within {_START_SECONDS:.0f} s of a worker's start")
+                raise OperationError(f"no outcome within {_START_SECONDS:.0f} s of a worker's start")
             await asyncio.sleep(_POLL_SECONDS)
         took = clock() - began
         await starting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.cli.common.faults import USAGE, CommandError
+from worker.errors import UsageError
 
 if TYPE_CHECKING:
     from worker.bench.results import Comparison, Point, Results
@@ -17,12 +17,12 @@ def check() -> None:
     """Make sure that plotting is possible, before hours are spent on measuring.
 
     Raises:
-        CommandError: matplotlib is not installed.
+        UsageError: matplotlib is not installed.
     """
     try:
         import matplotlib as mpl
     except ImportError:
-        raise CommandError("plotting needs matplotlib: install nodeledger[plot]", USAGE) from None
+        raise UsageError("plotting needs matplotlib: install nodeledger[plot]") from None
     mpl.use("agg")
 
 
@@ -30,7 +30,7 @@ def draw(results: Results, file: Path) -> None:
     """Write the picture: rates side by side, and what grows along each axis.
 
     Raises:
-        CommandError: as :func:`check`.
+        UsageError: as :func:`check`.
         OSError: the file cannot be written.
     """
     check()

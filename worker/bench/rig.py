@@ -21,8 +21,8 @@ from worker.broker.publisher import Publisher
 from worker.broker.session import Session
 from worker.broker.tap import Deliveries
 from worker.broker.topology import ensure
-from worker.cli.common.faults import CommandError
 from worker.engine.ports import Outgoing
+from worker.errors import OperationError
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractQueue
@@ -214,11 +214,11 @@ def command_of(body: bytes) -> str:
     """The id of the command that an answer is for, without reading the rest of it.
 
     Raises:
-        CommandError: it is no answer.
+        OperationError: it is no answer.
     """
     at = body.find(b'"command":"')
     if at < 0:
-        raise CommandError("something else than outcomes is published to the exchange of outcomes")
+        raise OperationError("something else than outcomes is published to the exchange of outcomes")
     start = at + len(b'"command":"')
     return body[start : body.index(b'"', start)].decode()
 

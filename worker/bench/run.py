@@ -13,8 +13,8 @@ from worker.bench.database import connected
 from worker.bench.results import Results
 from worker.bench.rig import rigged
 from worker.bench.rounds import Bench, Options
-from worker.cli.common.connect import broker_options
-from worker.cli.common.faults import CommandError
+from worker.errors import OperationError, UnreachableError
+from worker.servers import broker_options
 from worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ async def measure(parts: Sequence[Part], options: Options, say: Callable[[str], 
     """Measure, and leave nothing behind but the history of nodes that are gone.
 
     Raises:
-        CommandError: the installation is in use, a server is away, or an
-            outcome is not what it must be.
+        OperationError: the installation is in use, or an outcome is not what it must be.
+        UnreachableError: a server is away.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(connected())
@@ -58,15 +58,15 @@ async def _measure(part: Part, bench: Bench, results: Results) -> None:
     """Measure one part; where it fails, the others are still worth having."""
     try:
         await part.measure(bench, results)
-    except CommandError as error:
-        results.failures[part.name] = error.text
-        bench.say(f"{part.name} failed: {error.text}")
+    except (OperationError, UnreachableError) as error:
+        results.failures[part.name] = str(error)
+        bench.say(f"{part.name} failed: {error}")
 
 
 async def _idle(rig: Rig, database: Database) -> None:
     busy = [f"the worker {name} is alive" for name in await database.alive()] + await rig.others()
     if busy:
-        raise CommandError(_QUIET.format("; ".join(busy[:3])))
+        raise OperationError(_QUIET.format("; ".join(busy[:3])))
 
 
 async def _clean_up(bench: Bench, say: Callable[[str], None]) -> None:
@@ -74,7 +74,7 @@ async def _clean_up(bench: Bench, say: Callable[[str], None]) -> None:
     say("cleaning up")
     try:
         await bench.clean_up()
-    except CommandError as error:
+    except (OperationError, UnreachableError) as error:
         say(f"nodes whose names begin with {bench.prefix} are left: {error}")
 
 

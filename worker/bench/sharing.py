@@ -9,7 +9,7 @@ from worker.bench.loads import Load, claims
 from worker.bench.results import Comparison
 from worker.bench.rounds import Bench, started
 from worker.bench.sides import Workers
-from worker.cli.common.faults import CommandError
+from worker.errors import OperationError
 
 if TYPE_CHECKING:
     from worker.bench.backlog import Run
@@ -57,7 +57,7 @@ async def share_out(bench: Bench, side: Side, load: Load, names: list[str]) -> N
     """Keep the workers at it until each does at least half of a fair share.
 
     Raises:
-        CommandError: they do not come to share the work.
+        OperationError: they do not come to share the work.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + _PATIENCE_SECONDS
@@ -67,4 +67,4 @@ async def share_out(bench: Bench, side: Side, load: Load, names: list[str]) -> N
         used = [subject.cpu_seconds() - cpu for subject, cpu in zip(side.subjects, before, strict=True)]
         if min(used) >= _FAIR * sum(used) / len(used):
             return
-    raise CommandError(f"{len(side.subjects)} workers do not share the work")
+    raise OperationError(f"{len(side.subjects)} workers do not share the work")

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 from worker.bench import loop, plain
 from worker.bench.subjects import Subject
-from worker.cli.common.connect import owning
+from worker.servers import owning
 
 if TYPE_CHECKING:
     from worker.bench.rig import Rig, Route
 
-WORKER: Final = ("-c", "from worker.cli import main; main()", "worker")
+WORKER: Final = ("-c", "from worker.main import run; raise SystemExit(run())")
 
 
 class Side(ABC):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from worker.cli.common.faults import CommandError
+from worker.errors import OperationError
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 60.0
@@ -52,7 +52,7 @@ class Subject:
         """Wait until it says that it is ready; the number it left, a worker's HTTP port.
 
         Raises:
-            CommandError: it ended, or did not get ready in time.
+            OperationError: it ended, or did not get ready in time.
         """
         file = Path(self._folder.name) / "ready"
         with suppress(TimeoutError):
@@ -61,7 +61,7 @@ class Subject:
                     if file.exists() and (text := file.read_text().strip()):
                         return int(text)
                     await asyncio.sleep(0.02)
-        raise CommandError(f"a measured process did not start: {self._last_words()}")
+        raise OperationError(f"a measured process did not start: {self._last_words()}")
 
     def hold(self) -> None:
         """Make the process wait, as it stands."""
@@ -75,10 +75,10 @@ class Subject:
         """Make sure that it still runs.
 
         Raises:
-            CommandError: it does not.
+            OperationError: it does not.
         """
         if self._process.returncode is not None:
-            raise CommandError(f"a measured process ended: {self._last_words()}")
+            raise OperationError(f"a measured process ended: {self._last_words()}")
 
     def cpu_seconds(self) -> float:
         """Processor time it has used since its start, in seconds."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from worker.cli.common.faults import CommandError
+from worker.errors import OperationError
 
 _HEAD: Final = struct.Struct("!cI")
 _START_HEAD: Final = struct.Struct("!II")
@@ -69,12 +69,12 @@ async def tapped(url: str) -> AsyncIterator[Wiretap]:
     """Listen on a port of our own, and pass everything on to the database at ``url``.
 
     Raises:
-        CommandError: the address names no host, or wants TLS, through which nothing is heard.
+        OperationError: the address names no host, or wants TLS, through which nothing is heard.
     """
     parts = urlsplit(url)
     host, port = parts.hostname, parts.port or 5432
     if not host or "sslmode=require" in parts.query or "sslmode=verify" in parts.query:
-        raise CommandError("statements can only be counted on a plain TCP connection to the database")
+        raise OperationError("statements can only be counted on a plain TCP connection to the database")
     counts: list[int] = []
     talks: set[asyncio.Task[None]] = set()
 

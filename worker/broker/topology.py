@@ -23,6 +23,7 @@ from schemas.routing import (
     command_key,
     command_queue,
 )
+from worker.errors import OperationError
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
@@ -63,7 +64,7 @@ class Finding:
         return f"{self.subject}: {self.problem}; {self.remedy}"
 
 
-class TopologyError(Exception):
+class TopologyError(OperationError):
     """The exchanges and queues are not as they must be; ``findings`` says what to fix."""
 
     def __init__(self, findings: list[Finding]) -> None:

@@ -26,7 +26,7 @@ from worker.cli import (
     usage,
     verify,
 )
-from worker.cli.common import console, faults
+from worker.cli.common import console, errors
 
 _DESCRIPTION: Final = (
     "The resource ledger of a fleet of hypervisors. Every setting is an environment variable NODELEDGER_…, and so is "
@@ -42,7 +42,7 @@ def build() -> typer.Typer:
     app = typer.Typer(
         name="nodeledger",
         help=_DESCRIPTION,
-        epilog=faults.STATUSES,
+        epilog=errors.STATUSES,
         rich_markup_mode="rich" if sys.stdout.isatty() else None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -89,16 +89,16 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say to it
-        return faults.FINDING
+        return errors.FINDING
     except (KeyboardInterrupt, typer.Abort):
-        return faults.INTERRUPTED
+        return errors.INTERRUPTED
     except Exception as error:  # whatever it is, it is told in one line
         if _debugging():
             raise
-        told = faults.explain(error)
+        told = errors.explain(error)
         console.note(f"nodeledger: {told.text}")
         return told.status
-    return status if isinstance(status, int) else faults.OK
+    return status if isinstance(status, int) else errors.OK
 
 
 def _print_version(wanted: bool) -> None:

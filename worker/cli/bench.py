@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import run
-from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.errors import UsageError
 
 if TYPE_CHECKING:
     from worker.bench.parts import Part
@@ -73,5 +74,5 @@ def _chosen(names: list[str] | None, *, growth: bool) -> list[Part]:
 
     known = {part.name: part for part in PARTS}
     if unknown := [name for name in names or () if name not in known]:
-        raise CommandError(f"there is no scenario {unknown[0]}: choose from {', '.join(known)}", USAGE)
+        raise UsageError(f"there is no scenario {unknown[0]}: choose from {', '.join(known)}")
     return [known[name] for name in names or ()] or [part for part in PARTS if part.usual or growth]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import owning, run
-from worker.cli.common.faults import FINDING, OK
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.servers import owning
 
 app = typer.Typer(help="Apply or check the database's schema.")
 

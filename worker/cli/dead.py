@@ -7,12 +7,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from pydantic_core import from_json
 
-from worker.cli import dead_edit as edit
 from worker.cli.common import console
 from worker.cli.common.actor import Actor, whoami
-from worker.cli.common.connect import broker, run, writing
-from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.lines import read_input
+from worker.cli.common.running import run
+from worker.errors import OperationError, UsageError
+from worker.servers import broker, writing
 
 if TYPE_CHECKING:
     import asyncpg
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from worker.operations.replay import Forecast
 
 app = typer.Typer(help="List, show, replay, edit and discard dead letters.")
-app.command("edit")(edit.edit)
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="The letters' numbers.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Only letters of this reason, such as misrouted.")]
@@ -29,6 +31,12 @@ Node = Annotated[str | None, typer.Option(help="Only letters for this node.")]
 Kind = Annotated[str | None, typer.Option(help="Only letters of this kind of command.")]
 Group = Annotated[str | None, typer.Option(help="Only letters with this fingerprint, or with that of this letter.")]
 Everything = Annotated[bool, typer.Option("--all", help="All letters that are open.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Set a field, such as resources.vcpus=4 or node=cn-2."),
+]
+Unset = Annotated[list[str] | None, typer.Option("--unset", metavar="PATH", help="Leave a field out.")]
+FileOption = Annotated[str | None, typer.Option("--file", help="The whole command, instead of the letter's; - too.")]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
 
 _LETTER_COLUMNS: Final = "#id reason node kind command state #attempts:times first_seen detail"
@@ -107,6 +115,37 @@ def discard(
     raise typer.Exit(FINDING if ids and known < len(set(ids)) else OK)
 
 
+@app.command()
+def edit(
+    id: Annotated[int, typer.Argument(metavar="ID", help="The letter's number.", show_default=False)],
+    settings: Set = None,
+    unset: Unset = None,
+    file: FileOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the new command and what it would do.")] = False,
+    actor: Actor = None,
+    as_json: console.JsonFlag = False,
+) -> None:
+    """Send an edited copy of a letter as a new command, and settle the letter.
+
+    The new command has an id of its own, which follows from the letter and the
+    edit: making the same edit again is a duplicate, not a second command. A
+    value is JSON where it can be read as such, and text otherwise. What was
+    done, by whom, and the new id are written down with the letter.
+    """
+    from worker.operations.editing import Edit
+
+    if not (settings or unset or file):
+        raise UsageError("say what to edit: --set PATH=VALUE, --unset PATH or --file FILE")
+    work = Edit(id, settings or (), unset or (), read_input(file) if file else None)
+    if dry_run:
+        new, text = run(work.tell())
+        shown = {"letter": id, "what_it_would_do": text, "command": from_json(new.body)}
+    else:
+        new = run(work.send(actor or whoami()))
+        shown = {"letter": id, "command": new.id, "node": new.node}
+    console.print_document(shown, as_json=as_json)
+
+
 class _Selection:
     """The letters a command line means."""
 
@@ -114,13 +153,12 @@ class _Selection:
         self, ids: list[int] | None, reason: str | None, node: str | None, kind: str | None, group: str | None
     ) -> None:
         self.ids = tuple(ids) if ids else None
-        self._parts = (reason, node, kind)
-        self._group = group
+        self._reason, self._node, self._kind, self._group = reason, node, kind, group
 
     def insist(self, *, everything: bool) -> None:
         """Refuse a command line that names nothing."""
-        if not (self.ids or any(self._parts) or self._group or everything):
-            raise CommandError("say which letters: their numbers, --reason, --node, --kind, --group or --all", USAGE)
+        if not (self.ids or self._reason or self._node or self._kind or self._group or everything):
+            raise UsageError("say which letters: their numbers, --reason, --node, --kind, --group or --all")
 
     async def filter(self, pool: asyncpg.Pool, *, settled: bool = False) -> LetterFilter:
         """The filter; a group may be named by one of its letters."""
@@ -131,10 +169,12 @@ class _Selection:
             async with pool.acquire() as connection:
                 example = await dead_letters.find(connection, int(group))
             if example is None:
-                raise CommandError(f"there is no letter {group} to name a group")
+                raise OperationError(f"there is no letter {group} to name a group")
             group = example.fingerprint
         states = None if settled else dead_letters.UNSETTLED
-        return dead_letters.LetterFilter(self.ids, states, *self._parts, group)
+        return dead_letters.LetterFilter(
+            ids=self.ids, states=states, reason=self._reason, node=self._node, kind=self._kind, group=group
+        )
 
 
 class _Replaying:
@@ -163,9 +203,9 @@ class _Replaying:
 
     async def send(self, rate: float | None, actor: str) -> None:
         """Send the letters again."""
-        from worker.cli.send import stored_shards
         from worker.operations.replay import Replay, forecasts
         from worker.operations.sending import Sender
+        from worker.operations.shards import stored_shards
 
         sent = 0
         async with AsyncExitStack() as stack:
@@ -181,8 +221,8 @@ class _Replaying:
             await self._look_for_missing(pool)
         if self._as_json:
             console.print_rows(self._rows, "id", as_json=True)
-        else:
-            for row in (row for row in self._rows if row["verdict"] == "unfit"):
+        for row in self._rows:
+            if row["verdict"] == "unfit" and not self._as_json:
                 console.note(f"{row['id']} left where it is: {row['text']}")
         console.note(f"{sent} replayed, {self.left} left")
 
@@ -195,23 +235,16 @@ class _Replaying:
 
     async def _look_for_missing(self, pool: asyncpg.Pool) -> None:
         """Say of each letter given by number and not met, why."""
-        from worker.ledger import dead_letters
+        from worker.operations.discarding import states
 
         met = {row["id"] for row in self._rows}
         unmet = [id_ for id_ in dict.fromkeys(self._selection.ids or ()) if id_ not in met]
         if not unmet:
             return
-        async with pool.acquire() as connection:
-            found = await dead_letters.select(
-                connection, dead_letters.LetterFilter(ids=tuple(unmet), states=None), limit=len(unmet)
-            )
-        states = {letter.id: letter.state for letter in found}
-        for id_ in unmet:
-            state = states.get(id_)
+        for id_, state in (await states(pool, unmet)).items():
             self.missing += state is None
-            console.note(
-                f"{id_}: there is no such letter" if state is None else f"{id_}: skipped, it is {state} already"
-            )
+            why = "there is no such letter" if state is None else f"skipped, it is {state} already"
+            console.note(f"{id_}: {why}")
 
 
 async def _list(selection: _Selection, *, settled: bool, limit: int, as_json: bool) -> None:
@@ -241,15 +274,13 @@ async def _show(id_: int, *, as_json: bool) -> None:
         letter = await dead_letters.find(connection, id_)
         done = await dead_letters.actions(connection, id_)
     if letter is None:
-        raise CommandError(f"there is no dead letter {id_}")
+        raise OperationError(f"there is no dead letter {id_}")
     body = (letter.body or b"").decode("utf-8", "backslashreplace")
+    shown = {**_listed(letter), "headers": letter.headers}
     if as_json:
-        actions = [asdict(action) for action in done]
-        console.print_document(
-            {**_listed(letter), "headers": letter.headers, "body": body, "actions": actions}, as_json=True
-        )
+        console.print_document({**shown, "body": body, "actions": [asdict(one) for one in done]}, as_json=True)
         return
-    console.print_document({**_listed(letter), "headers": letter.headers}, as_json=False)
+    console.print_document(shown, as_json=False)
     for action in done:
         what = f"{action.action} by {action.actor}" + (f": {action.detail}" if action.detail else "")
         console.print_document({console.printable(action.at): what}, as_json=False)
@@ -263,15 +294,7 @@ def _listed(letter: Letter) -> dict[str, object]:
 
 
 async def _discard(selection: _Selection, actor: str) -> tuple[int, int]:
-    """Discard letters; how many were, and how many of those meant there are in any state."""
-    from worker.ledger import dead_letters
+    from worker.operations.discarding import discard
 
-    discarded = 0
     async with writing() as pool:
-        which = await selection.filter(pool, settled=selection.ids is not None)
-        letters = [letter.id async for letter in dead_letters.walk(pool, which)]
-        for start in range(0, len(letters), 1000):
-            async with pool.acquire() as connection:
-                part = letters[start : start + 1000]
-                discarded += await dead_letters.mark(connection, part, "discarded", actor=actor)
-    return discarded, len(letters)
+        return await discard(pool, await selection.filter(pool, settled=selection.ids is not None), actor=actor)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import run
-from worker.cli.common.faults import FINDING, OK
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
 
 if TYPE_CHECKING:
-    from worker.cli.common.checks import Diagnosis
+    from worker.operations.checks import Diagnosis
 
 
 def doctor(
@@ -26,7 +26,7 @@ def doctor(
 
 
 async def _examine(*, hypervisors: bool) -> list[Diagnosis]:
-    from worker.cli.common.checks import examine
+    from worker.operations.checks import examine
 
     found = []
     with console.progress("looking") as advance:

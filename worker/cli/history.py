@@ -10,8 +10,9 @@ from uuid import UUID
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import reading, run
 from worker.cli.common.moments import Moment
+from worker.cli.common.running import run
+from worker.servers import reading
 
 if TYPE_CHECKING:
     from worker.ledger.history import HistoryFilter, HistoryLine

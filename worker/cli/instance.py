@@ -9,9 +9,10 @@ from uuid import UUID
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import reading, run
-from worker.cli.common.faults import CommandError
+from worker.cli.common.running import run
 from worker.cli.node import HELD_COLUMNS
+from worker.errors import OperationError
+from worker.servers import reading
 
 if TYPE_CHECKING:
     from worker.ledger.readers import InstanceDetail
@@ -32,7 +33,7 @@ def show(
     """Show an instance: its state, its open move, and what it holds on which node."""
     found = run(_instance(id))
     if found is None:
-        raise CommandError(f"there is no instance {id}: it was never claimed, or is forgotten")
+        raise OperationError(f"there is no instance {id}: it was never claimed, or is forgotten")
     shown = asdict(found)
     if as_json:
         console.print_document(shown, as_json=True)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import reading, run
-from worker.cli.common.faults import CommandError
 from worker.cli.common.moments import Moment
+from worker.cli.common.running import run
+from worker.errors import OperationError
+from worker.servers import reading
 
 if TYPE_CHECKING:
     from worker.ledger.history import PastNode
@@ -50,7 +51,7 @@ def show(
         return
     detail = run(_node(node))
     if detail is None:
-        raise CommandError(f"there is no node {node!r}: `nodeledger node list` shows those there are")
+        raise OperationError(f"there is no node {node!r}: `nodeledger node list` shows those there are")
     if as_json:
         console.print_document(asdict(detail), as_json=True)
     else:

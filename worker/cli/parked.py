@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
 import typer
 
 from worker.cli.common import console
 from worker.cli.common.actor import Actor, whoami
-from worker.cli.common.connect import run, writing
-from worker.cli.common.faults import FINDING, OK, USAGE, CommandError
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.errors import UsageError
+from worker.servers import writing
+
+if TYPE_CHECKING:
+    from worker.ledger.parked import WaitingCommand, WaitingNode
 
 app = typer.Typer(help="List parked commands, have them tried now, or give them up.")
 
@@ -22,7 +28,6 @@ Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most
 
 _COLUMNS: Final = "node command kind #waited_seconds:waited_s blocking:holds_others detail:why"
 _NODE_COLUMNS: Final = "node #commands #waited_seconds:waited_s asked_next detail:why"
-_TOGETHER: Final = 200
 
 
 @app.command("list")
@@ -34,10 +39,10 @@ def list_(
 ) -> None:
     """List parked commands in their order, with how long they wait and why; or the nodes they wait for."""
     if nodes:
-        console.print_rows(run(_fetch("waiting_nodes", node)), _NODE_COLUMNS, as_json=as_json)
+        console.print_rows(map(asdict, run(_nodes(node))), _NODE_COLUMNS, as_json=as_json)
         return
-    found = run(_fetch("waiting_commands", 0, node, None, limit))
-    console.print_rows(found, _COLUMNS, as_json=as_json)
+    found = run(_commands(node, limit))
+    console.print_rows(map(asdict, found), _COLUMNS, as_json=as_json)
     if len(found) == limit:
         console.note(f"the first {limit}; --limit shows more, --nodes sums up")
 
@@ -50,13 +55,13 @@ def push(nodes: Nodes = None, everything: Everything = False, as_json: console.J
     30 s more. Exit status 1 if nothing is parked for a node that was named.
     """
     if bool(nodes) == everything:
-        raise CommandError("say which nodes: their names, or --all", USAGE)
-    pushed = {str(row["node"]) for row in run(_fetch("probe_now", nodes))}
-    console.print_document({"pushed": sorted(pushed)}, as_json=as_json)
+        raise UsageError("say which nodes: their names, or --all")
+    pushed = run(_push(nodes))
+    console.print_document({"pushed": pushed}, as_json=as_json)
     for name in nodes or ():
         if name not in pushed:
             console.note(f"{name}: nothing is parked")
-    raise typer.Exit(OK if pushed >= set(nodes or ()) else FINDING)
+    raise typer.Exit(OK if set(nodes or ()) <= set(pushed) else FINDING)
 
 
 @app.command()
@@ -73,7 +78,7 @@ def drop(
     named is not parked (any more).
     """
     if not (commands or node or everything):
-        raise CommandError("say which: the commands' ids, --node or --all", USAGE)
+        raise UsageError("say which: the commands' ids, --node or --all")
     dropped = run(_drop(commands, node, actor or whoami()))
     console.print_document({"dropped": len(dropped)}, as_json=as_json)
     missed = [one for one in commands or () if one not in dropped]
@@ -82,25 +87,29 @@ def drop(
     raise typer.Exit(FINDING if missed else OK)
 
 
-async def _fetch(name: str, *arguments: Any) -> list[dict[str, object]]:
-    from worker.ledger.statements import statement
+async def _nodes(names: list[str] | None) -> list[WaitingNode]:
+    from worker.ledger.parked import waiting_nodes
 
     async with writing() as pool:
-        return [dict(row) for row in await pool.fetch(statement(name), *arguments)]
+        return await waiting_nodes(pool, names)
+
+
+async def _commands(nodes: list[str] | None, limit: int) -> list[WaitingCommand]:
+    from worker.ledger.parked import waiting_commands
+
+    async with writing() as pool:
+        return await waiting_commands(pool, nodes=nodes, limit=limit)
+
+
+async def _push(nodes: list[str] | None) -> list[str]:
+    from worker.ledger.parked import probe_now
+
+    async with writing() as pool:
+        return await probe_now(pool, nodes)
 
 
 async def _drop(commands: list[UUID] | None, nodes: list[str] | None, actor: str) -> set[UUID]:
-    """Drop those that are parked now, in their order, so that a replay has them in it too."""
-    from worker.ledger.statements import statement
-    from worker.operations.giving_up import give_up
+    from worker.operations.giving_up import give_all_up
 
-    dropped: set[UUID] = set()
     async with writing() as pool:
-        rows = await pool.fetch(statement("waiting_commands"), 0, nodes, commands, None)
-        ids = [row["command"] for row in rows]
-        with console.progress("dropping", len(ids)) as advance:
-            for start in range(0, len(ids), _TOGETHER):
-                part = ids[start : start + _TOGETHER]
-                dropped.update(await give_up(pool, part, actor))
-                advance(len(part))
-    return dropped
+        return await give_all_up(pool, nodes=nodes, commands=commands, actor=actor, progress=console.progress)

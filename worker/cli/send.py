@@ -14,12 +14,12 @@ from uuid import UUID
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import broker, run, writing
-from worker.cli.common.faults import FINDING, OK, CommandError
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.errors import SettingsError, UnreachableError
+from worker.servers import broker, writing
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from worker.operations.producing import Sendable
     from worker.operations.sending import Awaited, Sender
 
@@ -74,6 +74,7 @@ class Sending:
         """Send the file's lines; the exit status."""
         from worker.cli.common.lines import open_input
         from worker.operations.sending import Awaited, OutcomeQueue, Sender
+        from worker.operations.shards import shards
 
         descriptor = open_input(file)
         if os.isatty(descriptor):
@@ -119,9 +120,7 @@ class Sending:
 
     async def _await_all(self, awaited: Awaited, lost: asyncio.Event) -> None:
         """Wait until every outcome is there, the time is over, or the connection is lost."""
-        from worker.cli.common.waiting import await_outcomes
-
-        await await_outcomes(awaited, lost, self._timeout)
+        await awaited.wait(lost, self._timeout)
         missed = sorted(awaited.open)[:_NAMED]
         dead = await _dead(missed)
         for id_ in missed:
@@ -137,42 +136,16 @@ class Sending:
         return FINDING if failed or (self._wait and not awaited.counts) else OK
 
 
-async def shards() -> int:
-    """How many shards the installation has: as the database says where one is configured and answers."""
-    from worker.settings import load_settings
-
-    settings = load_settings()
-    if settings.database_url is not None:
-        with suppress(CommandError):
-            async with writing() as pool:
-                return await stored_shards(pool)
-    return settings.shards
-
-
-async def stored_shards(pool: asyncpg.Pool) -> int:
-    """How many shards the installation has; the setting before the first worker has started."""
-    import asyncpg
-
-    from worker.ledger.statements import statement
-    from worker.settings import load_settings
-
-    stored: int | None = None
-    with suppress(asyncpg.UndefinedTableError):
-        stored = await pool.fetchval(statement("show_shards"))
-    return load_settings().shards if stored is None else stored
-
-
 async def _dead(ids: Sequence[str]) -> dict[str, str]:
     """Which commands are in the dead letters, and why, as far as the database can be asked."""
     import asyncpg
 
-    from worker.ledger.statements import statement
-    from worker.settings import SettingsError
+    from worker.ledger import dead_letters
 
-    with suppress(CommandError, SettingsError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    with suppress(UnreachableError, SettingsError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         async with writing() as pool:
-            rows = await pool.fetch(statement("show_dead_commands"), [UUID(id_) for id_ in ids])
-        return {str(row["command"]): f"dead letter {row['letter']}: {row['reason']}: {row['detail']}" for row in rows}
+            found = await dead_letters.of_commands(pool, [UUID(id_) for id_ in ids])
+        return {str(one.command): f"dead letter {one.letter}: {one.reason}: {one.detail}" for one in found}
     return {}
 
 

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import reading, run
-from worker.cli.common.faults import USAGE, CommandError
 from worker.cli.common.moments import Moment
+from worker.cli.common.running import run
+from worker.errors import OperationError, UsageError
+from worker.servers import reading
 
 _HOUR_SECONDS = 3600
 
@@ -30,7 +31,7 @@ def usage(
         rows = run(_hours(project, since, until or datetime.now(UTC)))
         console.print_rows(rows, "project resource #amount_seconds #amount_hours", as_json=as_json)
     elif since is not None or until is not None:
-        raise CommandError("--since and --until ask for the hours of a --project", USAGE)
+        raise UsageError("--since and --until ask for the hours of a --project")
     elif project is not None or projects:
         console.print_rows(run(_by_project(project)), "project user_id:user resource #used", as_json=as_json)
     else:
@@ -47,7 +48,7 @@ async def _by_resource(name: str | None) -> list[dict[str, object]]:
         elif found := await readers.nodes(connection, names=[name]):
             usage = dict(found[0].usage)
         else:
-            raise CommandError(f"there is no node {name!r}: `nodeledger node list` shows those there are")
+            raise OperationError(f"there is no node {name!r}: `nodeledger node list` shows those there are")
     return [{"resource": resource, **asdict(amounts)} for resource, amounts in usage.items()]
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from worker.cli.common import console
-from worker.cli.common.connect import run, writing
-from worker.cli.common.faults import FINDING, OK
+from worker.cli.common.errors import FINDING, OK
+from worker.cli.common.running import run
+from worker.servers import writing
 
 if TYPE_CHECKING:
     from worker.ledger.verify import Difference

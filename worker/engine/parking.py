@@ -13,10 +13,11 @@ from worker.engine.ports import LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from worker.engine.lanes import Lanes
-    from worker.engine.ports import Hypervisors, Ledger
+    from worker.engine.ports import Hypervisors, Ledger, Parked
     from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
@@ -30,7 +31,9 @@ class ParkedProbes:
     """Asks for every node with parked commands whether its hypervisor answers again.
 
     Workers share the nodes: asking one leaves it to the asker for a while that
-    doubles from ``least`` to ``most`` seconds.
+    doubles from ``least`` to ``most`` seconds. One that answers and of which
+    only deletes wait, for their domains to go, is asked again every ``verify``
+    seconds.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class ParkedProbes:
         *,
         least: float,
         most: float,
+        verify: float,
         deadline: timedelta,
     ) -> None:
         self._ledger = ledger
@@ -50,6 +54,7 @@ class ParkedProbes:
         self._metrics = metrics
         self._least = least
         self._most = most
+        self._verify = verify
         self._deadline = deadline
 
     async def run(self) -> None:
@@ -86,10 +91,15 @@ class ParkedProbes:
             facts.observations[node] = await observe(self._hypervisors, node, address)
             reachable = facts.observations[node].inventory is not None
         parked = await self._ledger.parked(node, _COMMANDS_AT_ONCE)
-        if not reachable:
+        if reachable:
+            await self._ledger.probe_again(node, self._pause(parked))
+        else:
             overdue = datetime.now(UTC) - self._deadline
             parked = [one for one in parked if one.parked_at is not None and one.parked_at <= overdue]
-        if reachable:
-            await self._ledger.probe_again(node, self._least)
         if parked:
             self._lanes.bring_back(node, [unpark(one) for one in parked], facts)
+
+    def _pause(self, parked: Sequence[Parked]) -> float:
+        """How long to leave a node that answers alone: what others wait behind, or a full page, is looked at soon."""
+        settling = len(parked) == _COMMANDS_AT_ONCE or any(one.blocking for one in parked)
+        return self._least if settling else self._verify

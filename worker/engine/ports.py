@@ -7,6 +7,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID
 
+from worker.errors import NodeledgerError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from worker.accounting.state.view import DomainState, View
 
 
-class HypervisorUnreachable(Exception):  # noqa: N818 - a state of the world, not a mistake
+class HypervisorUnreachable(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake
     """The hypervisor did not answer: nothing is known of it, and nothing is proven."""
 
     def __init__(self, detail: str) -> None:
@@ -27,7 +29,7 @@ class HypervisorUnreachable(Exception):  # noqa: N818 - a state of the world, no
         self.detail = detail
 
 
-class BrokerUnavailable(Exception):  # noqa: N818 - a state of the world, not a mistake
+class BrokerUnavailable(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake
     """The broker is away or did not confirm in time; what was sent may or may not have arrived."""
 
 
@@ -63,11 +65,11 @@ class NotConfirmed(BrokerUnavailable):
         return f"{len(self.messages)} of {self.of} not confirmed: {self.detail}"
 
 
-class LedgerUnavailable(Exception):  # noqa: N818 - a state of the world, not a mistake
+class LedgerUnavailable(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake
     """The database is away, or refused for the time being; whether a commit happened is not known."""
 
 
-class LedgerConflict(Exception):  # noqa: N818 - a state of the world, not a mistake
+class LedgerConflict(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake
     """Another worker changed what this transaction stands on: run it again on what is there now.
 
     ``nodes`` names further nodes that must be loaded from the start.

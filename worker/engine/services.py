@@ -43,6 +43,7 @@ class Options:
     park_deadline: timedelta
     probe_least: float
     probe_most: float
+    verify_seconds: float
     sweep_seconds: float
     shutdown_seconds: float
     permissions: Permissions = field(default_factory=Permissions)
@@ -138,6 +139,7 @@ class Engine:
             self._metrics,
             least=options.probe_least,
             most=options.probe_most,
+            verify=options.verify_seconds,
             deadline=options.park_deadline,
         )
         return [

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import libvirt
 
+from worker.errors import NodeledgerError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from uuid import UUID
@@ -45,7 +47,7 @@ _DETAIL_LENGTH: Final = 300
 _PORTS: Final = {"tcp": 16_509, "tls": 16_514}
 
 
-class CallFailed(Exception):  # noqa: N818 - what happened, as the port's own exceptions are named
+class CallFailed(NodeledgerError):  # noqa: N818 - what happened, as the port's own exceptions are named
     """libvirt answered with an error; the message is libvirt's, shortened and printable."""
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from schemas.cpuset import parse_cpu_set
 from schemas.inventory import MAX_ODDITIES
+from worker.errors import NodeledgerError
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -32,7 +33,7 @@ _UNIT_BYTES: Final = {
 }  # fmt: skip
 
 
-class XmlFault(ValueError):  # noqa: N818 - the fault lies in the document
+class XmlFault(NodeledgerError, ValueError):  # noqa: N818 - the fault lies in the document
     """A document that cannot be used; the message names the element and the fault, and quotes at most 32 characters."""
 
 

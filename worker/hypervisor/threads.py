@@ -19,6 +19,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from worker.errors import NodeledgerError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,11 +29,11 @@ T = TypeVar("T")
 STALLED_AFTER_SECONDS: Final = 0.02
 
 
-class DeadlinePassed(Exception):  # noqa: N818 - what happened
+class DeadlinePassed(NodeledgerError):  # noqa: N818 - what happened
     """The call did not return in time; it may still be running."""
 
 
-class NoThread(Exception):  # noqa: N818 - what happened
+class NoThread(NodeledgerError):  # noqa: N818 - what happened
     """Too many calls hang: there is no thread for this one."""
 
 

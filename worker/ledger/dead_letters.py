@@ -71,6 +71,16 @@ class LetterGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandLetter:
+    """A command that is in the dead letters, by which letter and why."""
+
+    command: UUID
+    letter: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class LetterAction:
     """What somebody did to a letter."""
 
@@ -173,6 +183,28 @@ async def mark(
         statement("dead_letter_mark"), list(letters), state, actor, action or state, detail
     )
     return changed
+
+
+async def replayed(connection: Connection | asyncpg.Pool, letters: Sequence[Letter], *, actor: str) -> None:
+    """Record that letters were sent again; one that came back meanwhile stays open."""
+    await connection.execute(
+        statement("dead_letter_replayed"),
+        [letter.id for letter in letters],
+        [letter.attempts for letter in letters],
+        actor,
+    )
+
+
+async def note(
+    connection: Connection, commands: Sequence[UUID], reason: str, *, actor: str, action: str, detail: str
+) -> None:
+    """Record what was done with the letters that commands have for a reason."""
+    await connection.execute(statement("dead_letter_note"), list(commands), reason, actor, action, detail)
+
+
+async def of_commands(connection: Connection | asyncpg.Pool, commands: Sequence[UUID]) -> list[CommandLetter]:
+    """The latest unsettled letter of each of these commands that has one."""
+    return [CommandLetter(*row.values()) for row in await connection.fetch(statement("show_dead_commands"), commands)]
 
 
 async def resolve(connection: Connection, limit: int = 1000) -> int:

@@ -15,24 +15,25 @@ if TYPE_CHECKING:
 _MONTHS_AHEAD: Final = 2
 _NODES_AT_ONCE: Final = 5
 _CARRY_SECONDS: Final = 660.0
+_ATTEMPTS_KEPT: Final = timedelta(days=7)
+"""Attempts are counted while a command's message comes back to the queue, which takes minutes; a week is plenty."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long rows are kept; at least a day.
+    """How long rows are kept, at least a day; ``None``: forever.
 
     ``commands`` is how long an id is recognised, ``tombstones`` how long a
     deleted instance is, and longer where a parked command or a dead letter that
     is not dealt with could still claim it. Dead letters go only once they are resolved or
     discarded. Entries go by whole months and are carried forward into one line
-    for each instance that holds something; ``None`` keeps them all.
+    for each instance that holds something.
     """
 
-    commands: timedelta = timedelta(days=30)
-    tombstones: timedelta = timedelta(days=90)
-    dead_letters: timedelta = timedelta(days=90)
-    attempts: timedelta = timedelta(days=7)
-    entries: timedelta | None = None
+    commands: timedelta | None
+    tombstones: timedelta | None
+    dead_letters: timedelta | None
+    entries: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Swept:
     months_dropped: int
 
 
-async def keep_house(pool: asyncpg.Pool, retention: Retention | None = None, *, portion: int = 1000) -> Swept:
+async def keep_house(pool: asyncpg.Pool, retention: Retention, *, portion: int = 1000) -> Swept:
     """Let everything go that is past its retention.
 
     Each portion is a transaction of its own, so that it may stop, be stopped or
@@ -62,14 +63,13 @@ async def keep_house(pool: asyncpg.Pool, retention: Retention | None = None, *, 
     Raises:
         asyncpg.PostgresError, OSError: as :mod:`worker.ledger.errors` tells apart.
     """
-    kept = retention or Retention()
     made = await pool.fetchval(statement("prepare_entry_months"), _MONTHS_AHEAD)
-    await pool.execute(statement("purge_attempts"), kept.attempts)
-    carried, dropped = await _let_entries_go(pool, kept.entries)
+    await pool.execute(statement("purge_attempts"), _ATTEMPTS_KEPT)
+    carried, dropped = await _let_entries_go(pool, retention.entries)
     return Swept(
-        commands=await _purge(pool, "purge_commands", kept.commands, portion),
-        tombstones=await _purge(pool, "purge_tombstones", kept.tombstones, portion),
-        dead_letters=await _purge(pool, "purge_dead_letters", kept.dead_letters, portion),
+        commands=await _purge(pool, "purge_commands", retention.commands, portion),
+        tombstones=await _purge(pool, "purge_tombstones", retention.tombstones, portion),
+        dead_letters=await _purge(pool, "purge_dead_letters", retention.dead_letters, portion),
         resolved=await _resolve_all(pool, portion),
         mended=await pool.fetchval(statement("mend_parked")),
         portions_carried=carried,
@@ -78,8 +78,10 @@ async def keep_house(pool: asyncpg.Pool, retention: Retention | None = None, *, 
     )
 
 
-async def _purge(pool: asyncpg.Pool, name: str, age: timedelta, portion: int) -> int:
+async def _purge(pool: asyncpg.Pool, name: str, age: timedelta | None, portion: int) -> int:
     total = 0
+    if age is None:
+        return total
     while gone := await pool.fetchval(statement(name), age, portion):
         total += gone
     return total

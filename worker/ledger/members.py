@@ -9,6 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
+from worker.errors import OperationError
+from worker.ledger.installation import installation
 from worker.ledger.statements import Connection, statement
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ _LOCK: Final = 0x736861726473  # "shards": one assignment at a time
 _FORGET_SECONDS: Final = 86_400.0
 
 
-class ShardsDifferError(Exception):
+class ShardsDifferError(OperationError):
     """This worker is set to another number of shards than the installation has; change one of the two."""
 
 
@@ -82,9 +84,7 @@ class Members:
 
     async def alive(self) -> list[Member]:
         """Everyone who is alive, in the order of their ids."""
-        return [
-            Member(*row.values()) for row in await self._pool.fetch(statement("members_alive"), self._alive_seconds)
-        ]
+        return await members_alive(self._pool, self._alive_seconds)
 
     async def assign(self, shards: int) -> dict[int, UUID]:
         """Who should serve each shard now; what changed is written down for all.
@@ -98,7 +98,7 @@ class Members:
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             await _insist(connection, shards)
-            alive = [row["id"] for row in await connection.fetch(statement("members_alive"), self._alive_seconds)]
+            alive = [member.id for member in await members_alive(connection, self._alive_seconds)]
             owners = {row["number"]: row["owner"] for row in await connection.fetch(statement("shard_owners"))}
             plan = balanced(owners, alive, shards)
             changed = {shard: owner for shard, owner in plan.items() if owners.get(shard) != owner}
@@ -106,6 +106,11 @@ class Members:
                 await connection.execute(statement("shard_assign"), list(changed), list(changed.values()), shards)
                 await connection.execute(statement("members_forget"), _FORGET_SECONDS)
         return plan
+
+
+async def members_alive(connection: Connection | asyncpg.Pool, seconds: float) -> list[Member]:
+    """Workers that were seen within so many seconds by the database's clock, in the order of their ids."""
+    return [Member(*row.values()) for row in await connection.fetch(statement("members_alive"), seconds)]
 
 
 async def agree_on_shards(connection: Connection, shards: int) -> None:
@@ -128,11 +133,11 @@ async def _insist(connection: Connection, shards: int) -> None:
     Raises:
         ShardsDifferError: it has another, or is changing it.
     """
-    found = await connection.fetchrow(statement("show_installation"))
+    found = await installation(connection)
     if found is None:
         return
-    if found["resharding_to"] is not None:
-        target = found["resharding_to"]
+    if found.resharding_to is not None:
+        target = found.resharding_to
         raise ShardsDifferError(f"the shards are being changed: run `nodeledger topology reshard {target}` to its end")
-    if found["shards"] != shards:
-        raise ShardsDifferError(f"this worker is set to {shards} shards, the installation has {found['shards']}")
+    if found.shards != shards:
+        raise ShardsDifferError(f"this worker is set to {shards} shards, the installation has {found.shards}")

@@ -8,6 +8,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Final
 
+from worker.errors import OperationError
 from worker.ledger import roles
 from worker.ledger.statements import Connection, statement
 
@@ -16,7 +17,7 @@ _LOCK: Final = 0x6E6F64656C656467  # "nodeledg": one upgrade of a database at a 
 _BUILT_FOR: Final = 150000
 
 
-class SchemaError(Exception):
+class SchemaError(OperationError):
     """The database cannot be brought to this version's schema; the message says what to do."""
 
 

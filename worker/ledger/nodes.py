@@ -17,7 +17,7 @@ from worker.engine.ports import LedgerConflict
 from worker.ledger.statements import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     import asyncpg
 
@@ -57,6 +57,21 @@ class NodeCache:
 async def load_nodes(connection: Connection, ids: Sequence[int]) -> list[Node]:
     """Read the whole state of nodes."""
     return [_node(row) for row in await connection.fetch(statement("load_nodes"), ids)]
+
+
+async def walk_nodes(
+    pool: asyncpg.Pool, names: Sequence[str] | None = None, *, page: int = 200
+) -> AsyncIterator[list[Node]]:
+    """All nodes, or those of these names, by name with their whole state; each page as it was at one moment."""
+    after = ""
+    while True:
+        async with pool.acquire() as connection:
+            rows = await connection.fetch(statement("node_ids"), after, names, page)
+            found = await load_nodes(connection, [row["id"] for row in rows])
+        yield found
+        if len(rows) < page:
+            return
+        after = rows[-1]["name"]
 
 
 async def load_hosts(

@@ -67,7 +67,11 @@ class PostgresLedger:
 
     async def parked(self, node: str, limit: int) -> list[Parked]:
         """The first parked commands of a node."""
-        return [parked_of(row) for row in await self._fetch("parked", node, limit)]
+        return [_parked(row) for row in await self._fetch("parked", node, limit)]
+
+    async def parked_commands(self, commands: Sequence[UUID]) -> list[Parked]:
+        """Those of these commands that are parked, in their order."""
+        return [_parked(row) for row in await self._fetch("parked_commands", commands)]
 
     async def parked_in_all(self) -> tuple[int, int]:
         """How many commands are parked, and of how many nodes."""
@@ -122,7 +126,7 @@ async def available() -> AsyncIterator[None]:
         raise
 
 
-def parked_of(row: asyncpg.Record) -> Parked:
+def _parked(row: asyncpg.Record) -> Parked:
     """A parked command from its row."""
     fields = dict(row)
     return Parked(reply=_taken_reply(fields), **fields)

@@ -272,6 +272,12 @@ async def outcome(connection: Connection, command: UUID) -> StoredOutcome | None
     return found[0] if found else None
 
 
+async def statuses(connection: Connection, commands: Sequence[UUID]) -> dict[UUID, tuple[UUID, str]]:
+    """What the ledger has of commands: the content their ids stand for, and how far they have come."""
+    rows = await connection.fetch(statement("show_statuses"), commands)
+    return {row["id"]: (row["fingerprint"], row["status"]) for row in rows}
+
+
 async def parked(
     connection: Connection, *, node: str | None = None, after: int = 0, limit: int = 1000
 ) -> list[ParkedCommand]:

@@ -8,15 +8,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
+from worker.engine.dry_run import DryRun
 from worker.engine.envelope import Envelope
+from worker.engine.permissions import Permissions
+from worker.ledger.snapshot import snapshot
+from worker.settings import Settings, broker_addresses, load_settings
 
 if TYPE_CHECKING:
     import asyncpg
 
     from schemas import Command
-    from worker.engine.dry_run import DryRun
     from worker.ledger.dead_letters import Letter
-    from worker.settings import Settings
 
 _DEADLY: Final = "its worker died"
 """How the detail begins of a command that ended its worker: deciding it here could end this program too."""
@@ -65,11 +67,7 @@ class DecidedPreview:
 @asynccontextmanager
 async def previewing(pool: asyncpg.Pool) -> AsyncIterator[DecidedPreview]:
     """A preview on the state as it is now; it does not change while it is used."""
-    from worker.engine.dry_run import DryRun
-    from worker.engine.permissions import Permissions
-    from worker.hypervisor.addresses import Allowed
-    from worker.ledger.snapshot import snapshot
-    from worker.settings import load_settings
+    from worker.hypervisor.addresses import Allowed  # with it comes libvirt, which a replay has no need of
 
     settings = load_settings()
     async with snapshot(pool) as moment:
@@ -84,8 +82,6 @@ async def previewing(pool: asyncpg.Pool) -> AsyncIterator[DecidedPreview]:
 
 def _user(settings: Settings) -> str | None:
     """The broker user who would send; the broker itself vouches for it when it is sent."""
-    from worker.settings import broker_addresses
-
     if settings.amqp_url is None:
         return None
     name = urlsplit(broker_addresses(settings.amqp_url.get_secret_value())[0]).username

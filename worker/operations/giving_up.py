@@ -8,20 +8,47 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
 from worker.accounting.state.view import Facts
-from worker.cli.common.faults import UNREACHABLE, CommandError
 from worker.engine.batch import Decider
 from worker.engine.envelope import Envelope
 from worker.engine.intake import Item, unpark
 from worker.engine.ports import DeadLetter, LedgerConflict, LedgerUnavailable, Parked, ReadKeys
-from worker.ledger.dead_letters import store
-from worker.ledger.postgres import PostgresLedger, parked_of
-from worker.ledger.statements import statement
+from worker.errors import OperationError, UnreachableError
+from worker.ledger.dead_letters import note, store
+from worker.ledger.parked import waiting_commands
+from worker.ledger.postgres import PostgresLedger
 
 if TYPE_CHECKING:
     import asyncpg
 
+    from worker.operations.reporting import Progress
+
 REASON: Final = "hypervisor_timeout"
 _MAX_ATTEMPTS: Final = 10
+_TOGETHER: Final = 200
+"""Commands given up in one transaction: it locks their nodes, and holds up the workers no longer than a batch."""
+
+
+async def give_all_up(
+    pool: asyncpg.Pool,
+    *,
+    nodes: Sequence[str] | None,
+    commands: Sequence[UUID] | None,
+    actor: str,
+    progress: Progress,
+) -> set[UUID]:
+    """Give up what is parked now of these nodes and ids, in order, so that a replay has them in it too; which it was.
+
+    Raises:
+        OperationError, UnreachableError: as :func:`give_up`.
+    """
+    given_up: set[UUID] = set()
+    ids = [one.command for one in await waiting_commands(pool, nodes=nodes, commands=commands)]
+    with progress("dropping") as advance:
+        for start in range(0, len(ids), _TOGETHER):
+            part = ids[start : start + _TOGETHER]
+            given_up.update(await give_up(pool, part, actor))
+            advance(len(part))
+    return given_up
 
 
 async def give_up(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> list[UUID]:
@@ -32,7 +59,8 @@ async def give_up(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> l
     sweep interval.
 
     Raises:
-        CommandError: the database is away, or workers were faster each time.
+        OperationError: workers were faster each time.
+        UnreachableError: the database is away.
     """
     for _ in range(_MAX_ATTEMPTS):
         try:
@@ -40,15 +68,15 @@ async def give_up(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> l
         except LedgerConflict:  # a worker settled one of them meanwhile
             continue
         except LedgerUnavailable as trouble:
-            raise CommandError(f"the database is away ({trouble}): run it again when it is back", UNREACHABLE) from None
-    raise CommandError("workers keep changing these commands: run it again")
+            raise UnreachableError(f"the database is away ({trouble}): run it again when it is back") from None
+    raise OperationError("workers keep changing these commands: run it again")
 
 
 async def _once(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> list[UUID]:
-    rows = await pool.fetch(statement("parked_commands"), commands)
-    items = [_dead_lettered(parked_of(row)) for row in rows]
+    ledger = PostgresLedger(pool)
+    items = [_dead_lettered(parked) for parked in await ledger.parked_commands(commands)]
     wanted = ReadKeys(nodes={item.command.node for item in items}, commands=[item.command.id for item in items])
-    async with PostgresLedger(pool).transaction(locking=True) as transaction:
+    async with ledger.transaction(locking=True) as transaction:
         loaded = await transaction.load(wanted)
         result = Decider(loaded, Facts(), 0.0, timedelta(0), lambda _address: None).run(items)
         dropped = {answer.command for answer in result.changes.answers}
@@ -57,8 +85,13 @@ async def _once(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> lis
         result.changes.outbox = uuid4()
         await transaction.write(loaded, result.changes)
         await store(transaction.connection, [_letter(item) for item in items if item.command.id in dropped])
-        await transaction.connection.execute(
-            statement("dead_letter_note"), list(dropped), REASON, actor, "dropped", "given up while it was parked"
+        await note(
+            transaction.connection,
+            list(dropped),
+            REASON,
+            actor=actor,
+            action="dropped",
+            detail="given up while it was parked",
         )
     return [item.command.id for item in items if item.command.id in dropped]
 
@@ -73,5 +106,13 @@ def _letter(item: Item) -> DeadLetter:
     command = item.command
     if item.parked is None or item.dead_lettered is None:
         raise AssertionError("only parked commands are given up")
-    headers = Envelope.of_item(item).on_letter({})
-    return DeadLetter(item.parked.body, *item.dead_lettered, command.id, command.node, command.kind, headers)
+    reason, detail = item.dead_lettered
+    return DeadLetter(
+        body=item.parked.body,
+        reason=reason,
+        detail=detail,
+        command=command.id,
+        node=command.node,
+        kind=command.kind,
+        headers=Envelope.of_item(item).on_letter({}),
+    )

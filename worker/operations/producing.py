@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from secrets import randbits
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -12,12 +13,13 @@ from pydantic_core import from_json, to_json
 
 from schemas import MalformedCommandError, parse_command
 from schemas.commands import VERSION
+from worker.errors import NodeledgerError
 
 if TYPE_CHECKING:
     from worker.engine.envelope import Envelope
 
 
-class RefusedLineError(ValueError):
+class RefusedLineError(NodeledgerError, ValueError):
     """A line that is not sent; the text names the field and the fault."""
 
 
@@ -67,8 +69,6 @@ def raw(line: bytes) -> Sendable:
 
 def uuid7() -> UUID:
     """A version 7 UUID: milliseconds of the Unix time, twelve more bits of it, and chance."""
-    from secrets import randbits
-
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     fraction = rest * 4096 // 1_000_000
     return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | randbits(62))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
@@ -19,14 +19,13 @@ from worker.engine.intake import fingerprint
 from worker.ledger import dead_letters
 from worker.ledger.dead_letters import Letter, LetterFilter
 from worker.ledger.letters import is_cut
-from worker.ledger.statements import statement
+from worker.ledger.readers import statuses
 from worker.operations.dry_run import NoPreview, Preview
 from worker.operations.producing import Sendable
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from worker.ledger.statements import Connection
     from worker.operations.sending import Sender
 
 Verdict = Literal["try", "duplicate", "unfit"]
@@ -53,13 +52,13 @@ async def forecasts(
     """
     preview = preview or NoPreview()
     states: tuple[dead_letters.LetterState, ...] = ("open", "replayed") if again else ("open",)
-    meant = LetterFilter(which.ids, states, which.reason, which.node, which.kind, which.group)
+    meant = replace(which, states=states)
     after = 0
     while True:
         async with pool.acquire() as connection:
             page = await dead_letters.select(connection, meant, after=after, limit=_PAGE, bodies=True)
             read = [_read(letter) for letter in page]
-            known = await _known(connection, [command.id for command in read if not isinstance(command, str)])
+            known = await statuses(connection, [command.id for command in read if not isinstance(command, str)])
         if page:
             await preview.read([command for command in read if not isinstance(command, str)])
             pairs = zip(page, read, strict=True)
@@ -77,12 +76,6 @@ def _read(letter: Letter) -> Command | str:
         return parse_command(letter.body or b"")
     except MalformedCommandError as error:
         return f"{error.reason}: {error.detail}"
-
-
-async def _known(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, str]]:
-    """What the ledger has of commands: the content their ids stand for, and how far they have come."""
-    rows = await connection.fetch(statement("show_statuses"), ids)
-    return {row["id"]: (row["fingerprint"], row["status"]) for row in rows}
 
 
 def _forecast(
@@ -119,13 +112,7 @@ class Replay:
             part = fit[start : start + step]
             await self._keep_pace(len(part))
             await self._sender.send([forecast.command for forecast in part if forecast.command])
-            letters = [forecast.letter for forecast in part]
-            await self._pool.execute(
-                statement("dead_letter_replayed"),
-                [letter.id for letter in letters],
-                [letter.attempts for letter in letters],
-                self._actor,
-            )
+            await dead_letters.replayed(self._pool, [forecast.letter for forecast in part], actor=self._actor)
         return len(fit)
 
     async def _keep_pace(self, count: int) -> None:

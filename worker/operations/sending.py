@@ -14,8 +14,8 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pydantic import ValidationError
 
 from schemas import COMMAND_EXCHANGE, Outcome, command_key, shard_of
-from worker.cli.common.faults import UNREACHABLE, CommandError
 from worker.engine.ports import Reply
+from worker.errors import OperationError, UnreachableError
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
@@ -48,7 +48,8 @@ class Sender:
         """Publish commands and wait until the broker has them safely.
 
         Raises:
-            CommandError: no queue takes them, or the broker did not confirm.
+            OperationError: no queue takes them.
+            UnreachableError: the broker refuses them, or did not confirm.
         """
         for start in range(0, len(commands), WINDOW):
             window = commands[start : start + WINDOW]
@@ -87,6 +88,22 @@ class Awaited:
         """Wait for these too; an id that is sent twice is answered once."""
         self.open.update(ids)
         self.done.clear()
+
+    async def wait(self, lost: asyncio.Event, seconds: float) -> None:
+        """Wait until every outcome is there, or so many seconds are over.
+
+        Raises:
+            UnreachableError: the connection was lost before all came.
+        """
+        if not self.open:
+            return
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.done, lost)]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self.open and lost.is_set():
+            text = f"the broker went away before {len(self.open)} outcomes came: the database keeps them"
+            raise UnreachableError(f"{text}, and sending the same ids again gives them again")
 
 
 class OutcomeQueue:
@@ -136,16 +153,13 @@ def _user_of(connection: AbstractConnection) -> str | None:
 
 def _cause(error: BaseException) -> BaseException:
     if isinstance(error, PublishError | ChannelNotFoundEntity):
-        return CommandError("no queue takes the command's shard: run `nodeledger topology check`")
+        return OperationError("no queue takes the command's shard: run `nodeledger topology check`")
     if isinstance(error, ChannelAccessRefused):
-        return CommandError(
-            f"this broker user may not publish commands: give it write on {COMMAND_EXCHANGE}", UNREACHABLE
-        )
+        return UnreachableError(f"this broker user may not publish commands: give it write on {COMMAND_EXCHANGE}")
     if isinstance(error, DeliveryError):
-        return CommandError("the broker refused to take a command: look at its alarms and queue limits", UNREACHABLE)
+        return UnreachableError("the broker refused to take a command: look at its alarms and queue limits")
     if isinstance(error, TimeoutError):
-        return CommandError(
-            f"the broker did not confirm within {_CONFIRM_SECONDS:.0f} s: sending the same ids again is safe",
-            UNREACHABLE,
+        return UnreachableError(
+            f"the broker did not confirm within {_CONFIRM_SECONDS:.0f} s: sending the same ids again is safe"
         )
     return error

@@ -6,6 +6,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.errors import NodeledgerError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,7 +21,7 @@ def is_traceparent(text: str) -> bool:
     return _TRACEPARENT.fullmatch(text) is not None
 
 
-class TracingUnavailableError(Exception):
+class TracingUnavailableError(NodeledgerError):
     """Traces were asked for, and OpenTelemetry or the exporter named is not installed."""
 
 

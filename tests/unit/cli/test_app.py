@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from worker.cli.app import run, tree
-from worker.cli.common import faults
+from worker.cli.common import errors
 from worker.settings import describe_settings
 
 COMMANDS = [
@@ -35,7 +35,7 @@ def test_every_command_of_the_contract_explains_itself_and_speaks_json(
 def test_the_exit_statuses_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert faults.STATUSES.replace("-", "").replace(" ", "") in shown.replace("-", "").replace(" ", "")
+    assert errors.STATUSES.replace("-", "").replace(" ", "") in shown.replace("-", "").replace(" ", "")
     assert all(command.split()[0] in shown for command in COMMANDS)
 
 
@@ -59,7 +59,7 @@ def test_the_exit_statuses_are_documented(capsys: pytest.CaptureFixture[str]) ->
     ids=" ".join,
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(arguments) == faults.USAGE
+    assert run(arguments) == errors.USAGE
     shown = capsys.readouterr()
     assert (shown.out, len(shown.err.splitlines())) == ("", 1)
     assert "Traceback" not in shown.err
@@ -82,7 +82,7 @@ def test_a_fault_of_the_program_is_told_in_one_line_and_shown_in_full_on_demand(
         raise ZeroDivisionError("several\nlines")
 
     monkeypatch.setattr("worker.cli.usage.run", burst)
-    assert run(["usage"]) == faults.FAULT
+    assert run(["usage"]) == errors.FAULT
     assert len(capsys.readouterr().err.splitlines()) == 1
     monkeypatch.setenv("NODELEDGER_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.cli.common.faults import CommandError
 from worker.cli.common.lines import batches, open_input
+from worker.errors import UsageError
 
 
 async def test_every_line_of_a_file_comes_once_with_its_number_and_blank_ones_are_left_out(tmp_path: Path) -> None:
@@ -31,6 +31,5 @@ async def test_a_line_of_a_slow_pipe_is_not_held_back_for_the_next_one() -> None
 
 
 def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="No such file") as caught:
+    with pytest.raises(UsageError, match="No such file"):
         open_input(str(tmp_path / "absent"))
-    assert caught.value.status == 2

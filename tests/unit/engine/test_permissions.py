@@ -17,8 +17,9 @@ from worker.engine.dead_letters import DeadLetters
 from worker.engine.intake import Item, fingerprint
 from worker.engine.permissions import SENDERS_HEADER, Concern, Permissions, concern_of, senders_of
 from worker.engine.ports import NO_REPLY, Delivery, Parked
+from worker.errors import SettingsError
 from worker.permission_rules import PermissionRule, RulesError, read_rules
-from worker.settings import SettingsError, load_settings
+from worker.settings import load_settings
 
 OWN, OTHER, UNKNOWN = (UUID(int=number) for number in (1, 2, 3))
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

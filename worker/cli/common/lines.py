@@ -1,33 +1,51 @@
-"""Lines of a file or of standard input, as they come, without blocking the event loop."""
+"""Files and standard input: whole, or line by line as they come without blocking the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from threading import Semaphore, Thread
 from typing import Final
 
-from worker.cli.common.faults import USAGE, CommandError
+from worker.errors import OperationError, UsageError
 
 _CHUNK_BYTES: Final = 256 * 1024
 _CHUNKS_AHEAD: Final = 4
 _LONGEST_LINE_BYTES: Final = 16 * 1024 * 1024
 
 
+def read_input(name: str) -> bytes:
+    """All of a file; ``-`` is standard input.
+
+    Raises:
+        UsageError: there is no such file, or it may not be read.
+    """
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise _unreadable(name, error) from None
+
+
 def open_input(name: str) -> int:
     """A file descriptor to read from; ``-`` is standard input.
 
     Raises:
-        CommandError: there is no such file, or it may not be read.
+        UsageError: there is no such file, or it may not be read.
     """
     if name == "-":
         return 0
     try:
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise CommandError(f"cannot read {name}: {error.strerror}", USAGE) from None
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: OSError) -> UsageError:
+    return UsageError(f"cannot read {name}: {error.strerror}")
 
 
 async def batches(descriptor: int) -> AsyncIterator[list[tuple[int, bytes]]]:
@@ -38,14 +56,15 @@ async def batches(descriptor: int) -> AsyncIterator[list[tuple[int, bytes]]]:
     nor for that stream's lock.
 
     Raises:
-        CommandError: the input cannot be read, or has no end of line for too long.
+        OperationError: the input cannot be read.
+        UsageError: it has no end of line for too long.
     """
     chunks = _chunks(descriptor)
     number, rest = 0, b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > _LONGEST_LINE_BYTES:
-            raise CommandError(f"line {number + len(lines) + 1} has no end: expected one JSON object a line", USAGE)
+            raise UsageError(f"line {number + len(lines) + 1} has no end: expected one JSON object a line")
         if found := [(at, line) for at, line in enumerate(lines, start=number + 1) if line.strip()]:
             yield found
         number += len(lines)
@@ -71,6 +90,6 @@ async def _chunks(descriptor: int) -> AsyncIterator[bytes]:
     Thread(target=read, name="nodeledger-input", daemon=True).start()
     while chunk := await arrived.get():
         if isinstance(chunk, OSError):
-            raise CommandError(f"cannot read the input: {chunk.strerror}")
+            raise OperationError(f"cannot read the input: {chunk.strerror}")
         room.release()
         yield chunk

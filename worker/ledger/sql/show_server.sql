@@ -5,5 +5,4 @@ SELECT
     pg_is_in_recovery() AS read_only,
     current_setting('fsync') AS fsync,
     current_setting('synchronous_commit') AS synchronous_commit,
-    current_setting('full_page_writes') AS full_page_writes,
-    current_setting('max_connections')::integer AS max_connections;
+    current_setting('full_page_writes') AS full_page_writes;

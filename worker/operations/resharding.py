@@ -1,4 +1,4 @@
-"""``nodeledger topology reshard``: another number of shards, with nothing lost and each node's order kept.
+"""Another number of shards, with nothing lost and each node's order kept.
 
 While it runs, the command exchange leads to a queue of its own, so that
 publishers need not stop. What the old queues hold is gathered in one queue,
@@ -13,63 +13,58 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
 from aiormq.exceptions import ChannelLockedResource
 from pydantic_core import from_json
 
 from schemas import shard_of
-from schemas.routing import COMMAND_EXCHANGE, MAX_SHARDS, command_key, command_queue
-from worker.cli.common import console
-from worker.cli.common.connect import broker, run, writing
-from worker.cli.common.faults import CommandError
+from schemas.routing import COMMAND_EXCHANGE, command_key, command_queue
+from worker.broker import topology
+from worker.errors import OperationError
+from worker.ledger.installation import (
+    abandon_resharding,
+    begin_resharding,
+    end_resharding,
+    installation,
+    old_queues_gathered,
+)
+from worker.ledger.members import members_alive
+from worker.operations.moving import depth, move_all
+from worker.servers import broker, writing
 
 if TYPE_CHECKING:
     import asyncpg
 
     from worker.broker.session import Link
+    from worker.ledger.installation import Installation
+    from worker.operations.reporting import Note, Progress
 
 BACKLOG: Final = "nodeledger.reshard.backlog"
 ARRIVALS: Final = "nodeledger.reshard.arrivals"
 _LOCK: Final = "nodeledger.reshard.lock"
 _ALIVE_SECONDS: Final = 10.0
+"""Twice what a worker counts as alive among its peers: one that was paused for a moment may still come back."""
 
-Shards = Annotated[int, typer.Argument(min=1, max=MAX_SHARDS, help="How many there are to be.", show_default=False)]
 
+async def reshard(shards: int, *, progress: Progress, note: Note) -> Resharding:
+    """Change the number of shards, while no worker runs, or finish a change that was interrupted.
 
-def reshard(shards: Shards, as_json: console.JsonFlag = False) -> None:
-    """Change the number of shards, while no worker runs; their queues may hold any number of messages.
-
-    Stop the workers first, run this, then start them with NODELEDGER_SHARDS
-    set to the new number, and give it to the producers. If it is interrupted,
-    run it again. Exit status 1, and nothing changed, if a worker is still there.
+    Raises:
+        OperationError: a worker is there, another run is, or a change to
+            another number is half done; nothing was changed.
+        UnreachableError: a server cannot be reached.
     """
-    done = run(_reshard(shards))
-    console.print_document(
-        {
-            "before": done.before,
-            "shards": shards,
-            "gathered": done.gathered,
-            "shared_out": done.shared_out,
-            "closed_seconds": round(done.closed_seconds, 3),
-        },
-        as_json=as_json,
-    )
-    console.note(f"start the workers with NODELEDGER_SHARDS={shards}, and give the number to the producers")
-
-
-async def _reshard(shards: int) -> Resharding:
     async with writing() as pool, broker() as link, _alone(link):
         await _refuse_while_served(pool, link)
         started = await _begin(pool, shards)
         try:
             await _refuse_while_served(pool, link)
-        except CommandError:
-            await _run(pool, "reshard_abandon")
+        except OperationError:
+            await abandon_resharding(pool)
             raise
-        work = Resharding(pool, link, started["shards"], shards)
-        if not started["gathered"]:
+        work = Resharding(pool=pool, link=link, before=started.shards, shards=shards, progress=progress, note=note)
+        if not started.gathered:
             await work.gather()
         await work.share_out()
         return work
@@ -83,6 +78,8 @@ class Resharding:
     link: Link
     before: int
     shards: int
+    progress: Progress
+    note: Note
     gathered: int = 0
     shared_out: int = 0
     closed_seconds: float = field(default=0.0)
@@ -90,17 +87,15 @@ class Resharding:
     async def gather(self) -> None:
         """Lead what is published aside, and gather what the old queues hold."""
         await self._bind(aside=True)
-        with console.progress("gathering") as advance:
+        with self.progress("gathering") as advance:
             for shard in range(self.before):
                 await self._move(command_queue(shard), lambda _body: BACKLOG, advance, "gathered")
-        await _run(self.pool, "reshard_gathered")
+        await old_queues_gathered(self.pool)
 
     async def share_out(self) -> None:
         """Fill the new queues with what was gathered and what arrived since, and let the exchange lead to them."""
-        from worker.broker import topology
-
         await topology.ensure(self.link, self.shards, declare=True, bind=False)
-        with console.progress("sharing out") as advance:
+        with self.progress("sharing out") as advance:
             for source in (BACKLOG, ARRIVALS):
                 await self._move(source, self._queue_of, advance, "shared_out")
             closed = time.monotonic()
@@ -108,7 +103,7 @@ class Resharding:
             await self._move(ARRIVALS, self._queue_of, advance, "shared_out")
         await topology.ensure(self.link, self.shards, declare=True)
         self.closed_seconds = time.monotonic() - closed
-        await _run(self.pool, "reshard_end", self.shards)
+        await end_resharding(self.pool, self.shards)
         for queue in (BACKLOG, ARRIVALS, *map(command_queue, range(self.shards, self.before))):
             await self._delete(queue)
 
@@ -121,8 +116,6 @@ class Resharding:
             return command_queue(0)
 
     async def _move(self, source: str, route: Callable[[bytes], str], advance: Callable[[int], None], to: str) -> None:
-        from worker.operations.moving import move_all
-
         def count(moved: int) -> None:
             advance(moved)
             setattr(self, to, getattr(self, to) + moved)
@@ -147,14 +140,12 @@ class Resharding:
 
     async def _delete(self, queue: str) -> None:
         """Delete a queue that is of no use any more, unless somebody uses it all the same."""
-        from worker.operations.moving import depth
-
         if await depth(self.link, queue) == (0, 0):
             channel = await self.link.scratch_channel()
             await channel.queue_delete(queue)
             await channel.close()
         else:
-            console.note(f"{queue} is in use and was left as it is")
+            self.note(f"{queue} is in use and was left as it is")
 
 
 @asynccontextmanager
@@ -164,43 +155,33 @@ async def _alone(link: Link) -> AsyncIterator[None]:
     try:
         await channel.declare_queue(_LOCK, exclusive=True)
     except ChannelLockedResource:
-        raise CommandError("the shards are being changed by another run of this command") from None
+        raise OperationError("the shards are being changed by another run of this command") from None
     yield
     await channel.queue_delete(_LOCK)
 
 
 async def _refuse_while_served(pool: asyncpg.Pool, link: Link) -> None:
     """Say that workers must be stopped first."""
-    from worker.ledger.statements import statement
-    from worker.operations.moving import depth
-
-    alive = [row["name"] for row in await pool.fetch(statement("members_alive"), _ALIVE_SECONDS)]
+    alive = [member.name for member in await members_alive(pool, _ALIVE_SECONDS)]
     if alive:
-        raise CommandError(f"stop the workers first ({_some(alive)}), wait {_ALIVE_SECONDS:.0f} s, and run this again")
-    found = await pool.fetchrow(statement("show_installation"))
-    queues = [command_queue(shard) for shard in range(found["shards"] if found is not None else 0)]
+        text = f"stop the workers first ({_some(alive)}), wait {_ALIVE_SECONDS:.0f} s, and run this again"
+        raise OperationError(text)
+    found = await installation(pool)
+    queues = [command_queue(shard) for shard in range(0 if found is None else found.shards)]
     served = [queue for queue in queues if (await depth(link, queue))[1]]
     if served:
         text = f"somebody consumes from {_some(served)}: a worker that hangs, or was paused"
-        raise CommandError(f"{text}. End it, or its connection at the broker, and run this again")
+        raise OperationError(f"{text}. End it, or its connection at the broker, and run this again")
 
 
-async def _begin(pool: asyncpg.Pool, shards: int) -> asyncpg.Record:
-    from worker.ledger.statements import statement
-
-    started = await pool.fetchrow(statement("reshard_begin"), shards)
+async def _begin(pool: asyncpg.Pool, shards: int) -> Installation:
+    started = await begin_resharding(pool, shards)
     if started is not None:
         return started
-    found = await pool.fetchrow(statement("show_installation"))
+    found = await installation(pool)
     if found is None:
-        raise CommandError(f"no worker was ever started here: just start them with NODELEDGER_SHARDS={shards}")
-    raise CommandError(f"a change to {found['resharding_to']} shards is half done: finish that first")
-
-
-async def _run(pool: asyncpg.Pool, name: str, *arguments: object) -> None:
-    from worker.ledger.statements import statement
-
-    await pool.execute(statement(name), *arguments)
+        raise OperationError(f"no worker was ever started here: just start them with NODELEDGER_SHARDS={shards}")
+    raise OperationError(f"a change to {found.resharding_to} shards is half done: finish that first")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from schemas.policy import Policy
 from tests.unit.accounting.builders import host, pci
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Node
-from worker.cli.fit import Fitting, read_claim
+from worker.operations.fitting import Fitting, read_claim
 
 ONE, OTHER = UUID(int=1), UUID(int=2)
 

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
-from worker.cli.common.connect import broker, owning, writing
-from worker.cli.common.faults import explain
-from worker.settings import Settings, SettingsError, load_settings, variable
+from worker.broker import topology
+from worker.engine.ports import HypervisorUnreachable
+from worker.errors import SettingsError
+from worker.ledger import migrate, readers
+from worker.ledger.installation import installation, server, waiting
+from worker.ledger.members import members_alive
+from worker.operations.errors import in_words
+from worker.operations.shards import shards
+from worker.servers import broker, owning, writing
+from worker.settings import Settings, load_settings, variable
 
 if TYPE_CHECKING:
     import asyncpg
@@ -22,8 +29,11 @@ Health = Literal["good", "warning", "bad"]
 
 _OLDEST_BROKER: Final = (3, 10)
 _MOST_SKEW: Final = timedelta(seconds=2)
+_ALIVE_SECONDS: Final = 15.0
+"""A worker that was seen so lately is taken to be there: it says so every second, unless the machine is busy."""
 _ASKED_AT_ONCE: Final = 64
 _NODES: Final = 1000
+_UNPUBLISHED: Final = "see whether a worker runs and reaches the broker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ async def _reached(subject: str, work: AsyncIterator[Diagnosis]) -> AsyncIterato
         async for diagnosis in work:
             yield diagnosis
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the doctor was asked for
-        yield Diagnosis(subject, "bad", explain(error).text)
+        yield Diagnosis(subject, "bad", str(in_words(error)))
 
 
 def _settings(settings: Settings) -> list[Diagnosis]:
@@ -75,9 +85,6 @@ def _settings(settings: Settings) -> list[Diagnosis]:
 
 
 async def _broker() -> AsyncIterator[Diagnosis]:
-    from worker.broker import topology
-    from worker.cli.send import shards
-
     async with broker() as link:
         version = ".".join(map(str, link.server_version))
         if link.server_version < _OLDEST_BROKER:
@@ -95,8 +102,6 @@ async def _broker() -> AsyncIterator[Diagnosis]:
 
 
 async def _schema() -> AsyncIterator[Diagnosis]:
-    from worker.ledger import migrate
-
     async with owning() as connection:
         problems = await migrate.check(connection)
     for problem in problems:
@@ -118,64 +123,53 @@ async def _database(settings: Settings, *, hypervisors: bool) -> AsyncIterator[D
 
 async def _server(pool: asyncpg.Pool) -> list[Diagnosis]:
     """The server's settings and clock."""
-    from worker.ledger.statements import statement
-
     asked_at = datetime.now(UTC)
-    row = await pool.fetchrow(statement("show_server"))
+    told = await server(pool)
     answered_at = datetime.now(UTC)
-    if row is None:
-        return []
-    found = [Diagnosis("database", "good", f"PostgreSQL {row['version']} answers")]
-    if row["read_only"]:
+    found = [Diagnosis("database", "good", f"PostgreSQL {told.version} answers")]
+    if told.read_only:
         found.append(
             Diagnosis("database", "bad", "is a read-only replica", "point NODELEDGER_DATABASE_URL at the primary")
         )
     for name in ("fsync", "full_page_writes", "synchronous_commit"):
-        if row[name] == "off":
+        if getattr(told, name) == "off":
             remedy = f"set {name} to on: a power cut could undo what was acknowledged"
             found.append(Diagnosis("durability", "bad", f"{name} is off", remedy))
-    skew = max(asked_at - row["clock"], row["clock"] - answered_at, timedelta())
-    if skew > _MOST_SKEW:
-        remedy = "let both keep time by NTP: expires_at and leases are decided by the database's clock"
-        found.append(Diagnosis("clock", "warning", f"{skew.total_seconds():.1f} s apart from the database's", remedy))
-    else:
-        found.append(Diagnosis("clock", "good", "agrees with the database's"))
-    return found
+    return [*found, _clock(max(asked_at - told.clock, told.clock - answered_at, timedelta()))]
+
+
+def _clock(skew: timedelta) -> Diagnosis:
+    if skew <= _MOST_SKEW:
+        return Diagnosis("clock", "good", "agrees with the database's")
+    remedy = "let both keep time by NTP: expires_at and leases are decided by the database's clock"
+    return Diagnosis("clock", "warning", f"{skew.total_seconds():.1f} s apart from the database's", remedy)
 
 
 async def _ledger(pool: asyncpg.Pool, settings: Settings) -> AsyncIterator[Diagnosis]:
     """What the ledger says of the installation."""
-    from worker.ledger.statements import statement
-
-    stored = await pool.fetchval(statement("show_shards"))
-    if stored is not None and stored != settings.shards:
-        remedy = f"set NODELEDGER_SHARDS to {stored}"
-        yield Diagnosis("shards", "bad", f"the setting is {settings.shards}, the installation has {stored}", remedy)
-    alive = await pool.fetch(statement("members_alive"), 15.0)
+    stored = await installation(pool)
+    if stored is not None and stored.shards != settings.shards:
+        remedy = f"set NODELEDGER_SHARDS to {stored.shards}"
+        found = f"the setting is {settings.shards}, the installation has {stored.shards}"
+        yield Diagnosis("shards", "bad", found, remedy)
+    alive = await members_alive(pool, _ALIVE_SECONDS)
     if alive:
         yield Diagnosis("workers", "good", f"{len(alive)} alive")
     else:
         yield Diagnosis("workers", "warning", "none is alive", "start one: `nodeledger worker`")
-    waiting = await pool.fetchrow(statement("show_waiting"))
-    if waiting is None:
-        return
-    for name, found, remedy in (
-        ("dead_letters", "open dead letters", "see `nodeledger dead list --groups`"),
-        ("parked", "commands wait for a hypervisor", "see below which one does not answer"),
-        (
-            "unpublished",
-            "batches have outcomes that are not published",
-            "see whether a worker runs and reaches the broker",
-        ),
+    open_ = await waiting(pool)
+    for subject, count, found, remedy in (
+        ("dead letters", open_.dead_letters, "open dead letters", "see `nodeledger dead list --groups`"),
+        ("parked", open_.parked, "commands wait for a hypervisor", "see below which one does not answer"),
+        ("unpublished", open_.unpublished, "batches have outcomes that are not published", _UNPUBLISHED),
     ):
-        if waiting[name]:
-            yield Diagnosis(name.replace("_", " "), "warning", f"{waiting[name]} {found}", remedy)
+        if count:
+            yield Diagnosis(subject, "warning", f"{count} {found}", remedy)
 
 
 async def _hypervisors(pool: asyncpg.Pool, settings: Settings) -> AsyncIterator[Diagnosis]:
     """Whether each node's hypervisor may be asked, and answers."""
-    from worker.hypervisor.pool import Hypervisors
-    from worker.ledger import readers
+    from worker.hypervisor.pool import Hypervisors  # libvirt is loaded only where it is asked something
 
     async with pool.acquire() as connection:
         nodes = [node for node in await readers.nodes(connection, limit=_NODES) if node.hypervisor is not None]
@@ -200,8 +194,6 @@ async def _hypervisors(pool: asyncpg.Pool, settings: Settings) -> AsyncIterator[
 
 async def _ask(asking: Hypervisors, nodes: Sequence[Node]) -> list[str | None]:
     """For each node why its hypervisor does not serve; ``None`` where it does."""
-    from worker.engine.ports import HypervisorUnreachable
-
     room = asyncio.Semaphore(_ASKED_AT_ONCE)
 
     async def one(node: Node) -> str | None:

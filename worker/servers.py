@@ -1,15 +1,14 @@
-"""The settings, and connections to the servers they name."""
+"""Where the servers are and how they prove themselves, from the settings, and connections to them."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from worker.cli.common.faults import UNREACHABLE, USAGE, CommandError
+from worker.errors import SettingsError, UnreachableError
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -21,20 +20,15 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS: Final = 10.0
 
-T = TypeVar("T")
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run one command's work to its end. What libraries log is left out: what matters comes back as an error."""
-    import uvloop
-
-    logging.getLogger().addHandler(logging.NullHandler())
-    return uvloop.run(work)
-
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[asyncpg.Pool]:
-    """A small pool for reading the ledger: the reader's address where it is set, the worker's otherwise."""
+    """A small pool for reading the ledger: the reader's address where it is set, the worker's otherwise.
+
+    Raises:
+        SettingsError: no address is set.
+        UnreachableError: the database does not let us in.
+    """
     settings = _settings()
     names = ("database_reader_url", "database_url") if settings.database_reader_url else ("database_url",)
     async with _pool(settings, *names) as pool:
@@ -43,14 +37,24 @@ async def reading() -> AsyncIterator[asyncpg.Pool]:
 
 @asynccontextmanager
 async def writing() -> AsyncIterator[asyncpg.Pool]:
-    """A small pool in the worker's role."""
+    """A small pool in the worker's role.
+
+    Raises:
+        SettingsError: its address is not set.
+        UnreachableError: the database does not let us in.
+    """
     async with _pool(_settings(), "database_url") as pool:
         yield pool
 
 
 @asynccontextmanager
 async def owning() -> AsyncIterator[asyncpg.Connection]:
-    """A connection in the role that owns the schema."""
+    """A connection in the role that owns the schema.
+
+    Raises:
+        SettingsError: its address is not set.
+        UnreachableError: the database does not let us in.
+    """
     import asyncpg
 
     settings = _settings()
@@ -68,7 +72,12 @@ async def owning() -> AsyncIterator[asyncpg.Connection]:
 
 @asynccontextmanager
 async def broker() -> AsyncIterator[Link]:
-    """A connection to the broker; a command fails rather than waits for a broker that is away."""
+    """A connection to the broker, for those who rather fail than wait for a broker that is away.
+
+    Raises:
+        SettingsError: its address is not set.
+        UnreachableError: no node of it lets us in.
+    """
     from worker.broker.session import Session
 
     async def no_channels(_link: Link) -> None:
@@ -87,8 +96,7 @@ def broker_options(settings: Settings) -> BrokerOptions:
     """Where the broker is, from the settings.
 
     Raises:
-        SettingsError: its address is not set.
-        CommandError: a certificate cannot be read, or would not be used.
+        SettingsError: its address is not set; a certificate cannot be read, or would not be used.
     """
     from worker.broker.session import BrokerOptions, tls_context
     from worker.settings import broker_addresses
@@ -96,11 +104,11 @@ def broker_options(settings: Settings) -> BrokerOptions:
     urls = broker_addresses(settings.required("amqp_url"))
     encrypted = urlsplit(urls[0]).scheme == "amqps"
     if not encrypted and (settings.amqp_cafile or settings.amqp_certfile):
-        raise CommandError("NODELEDGER_AMQP_URL is not encrypted though certificates are set: use amqps://", USAGE)
+        raise SettingsError("NODELEDGER_AMQP_URL is not encrypted though certificates are set: use amqps://")
     try:
         tls = tls_context(settings.amqp_cafile, settings.amqp_certfile, settings.amqp_keyfile)
     except OSError as error:
-        raise CommandError(f"cannot use the certificates in NODELEDGER_AMQP_…FILE: {error}", USAGE) from None
+        raise SettingsError(f"cannot use the certificates in NODELEDGER_AMQP_…FILE: {error}") from None
     return BrokerOptions(
         urls=urls,
         tls=tls if encrypted else None,
@@ -113,7 +121,7 @@ def database_tls(settings: Settings) -> SSLContext | None:
     """How the database proves itself, from the settings; ``None`` leaves it to the address.
 
     Raises:
-        CommandError: a certificate cannot be read.
+        SettingsError: a certificate cannot be read.
     """
     if settings.database_cafile is None and settings.database_certfile is None:
         return None
@@ -122,13 +130,13 @@ def database_tls(settings: Settings) -> SSLContext | None:
     try:
         return tls_context(settings.database_cafile, settings.database_certfile, settings.database_keyfile)
     except OSError as error:
-        raise CommandError(f"cannot use the certificates in NODELEDGER_DATABASE_…FILE: {error}", USAGE) from None
+        raise SettingsError(f"cannot use the certificates in NODELEDGER_DATABASE_…FILE: {error}") from None
 
 
-def unreachable(server: str, name: str, error: BaseException | str) -> CommandError:
+def unreachable(server: str, name: str, error: BaseException | str) -> UnreachableError:
     """The error for a server that does not let us in; its address, which may hold a password, is not repeated."""
     why = " ".join(str(error).split()) or type(error).__name__
-    return CommandError(f"cannot reach the {server}, check that it runs, and {name} ({why})", UNREACHABLE)
+    return UnreachableError(f"cannot reach the {server}, check that it runs, and {name} ({why})")
 
 
 def _settings() -> Settings:
@@ -161,6 +169,7 @@ async def _pool(settings: Settings, *names: str) -> AsyncIterator[asyncpg.Pool]:
     import asyncpg
 
     from worker.ledger.pool import connect_pool
+    from worker.settings import variable
 
     url = settings.required(*names)
     try:
@@ -174,7 +183,7 @@ async def _pool(settings: Settings, *names: str) -> AsyncIterator[asyncpg.Pool]:
             application_name="nodeledger-cli",
         )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        raise unreachable("database", " or ".join(f"NODELEDGER_{name.upper()}" for name in names), error) from error
+        raise unreachable("database", " or ".join(map(variable, names)), error) from error
     try:
         yield pool
     finally:

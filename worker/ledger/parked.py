@@ -1,0 +1,67 @@
+"""Parked commands as an operator sees them: what waits, since when, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from worker.ledger.statements import statement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import asyncpg
+
+    from worker.ledger.statements import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingCommand:
+    """A parked command; with ``blocking`` those behind it on its node wait too."""
+
+    seq: int
+    node: str
+    command: UUID
+    kind: str | None
+    blocking: bool
+    detail: str
+    received_at: datetime
+    parked_at: datetime
+    waited_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingNode:
+    """A node with parked commands: how many, since when, when its hypervisor is asked next, and why the first waits."""
+
+    node: str
+    commands: int
+    since: datetime
+    waited_seconds: int
+    asked_next: datetime | None
+    detail: str
+
+
+async def waiting_commands(
+    connection: Connection | asyncpg.Pool,
+    *,
+    nodes: Sequence[str] | None = None,
+    commands: Sequence[UUID] | None = None,
+    after: int = 0,
+    limit: int | None = None,
+) -> list[WaitingCommand]:
+    """Parked commands in their order, those of these nodes and ids; ``after`` is the ``seq`` of the page before."""
+    rows = await connection.fetch(statement("waiting_commands"), after, nodes, commands, limit)
+    return [WaitingCommand(*row.values()) for row in rows]
+
+
+async def waiting_nodes(connection: Connection | asyncpg.Pool, nodes: Sequence[str] | None = None) -> list[WaitingNode]:
+    """Nodes with parked commands, by name."""
+    return [WaitingNode(*row.values()) for row in await connection.fetch(statement("waiting_nodes"), nodes)]
+
+
+async def probe_now(connection: Connection | asyncpg.Pool, nodes: Sequence[str] | None) -> list[str]:
+    """Have the hypervisors of nodes with parked commands asked at once, of all or of these; which they are."""
+    return sorted(row["node"] for row in await connection.fetch(statement("probe_now"), nodes))

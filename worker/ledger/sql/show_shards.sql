@@ -1,2 +1,0 @@
--- How many shards the installation has; nothing before the first worker has started.
-SELECT i.shards FROM nodeledger.installation AS i;
