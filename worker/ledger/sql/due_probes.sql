@@ -1,5 +1,9 @@
 -- Nodes whose parked commands may go on, left to the caller for a while ($2 to
--- $3 seconds, doubling); nodes with nothing parked are forgotten.
+-- $3 seconds, doubling); nodes with nothing parked are forgotten. Taking a node and
+-- putting its next time off are one statement, and nodes that another worker is just
+-- taking are skipped: so each is asked by one. No node is idle and due at once, since
+-- of a row that is deleted and updated in one statement only one would be done. The
+-- exponent ends at 20, long past any $3, before powers of 2 leave their type.
 WITH idle AS (
     DELETE FROM nodeledger.probe AS p
     WHERE p.next_at <= now()

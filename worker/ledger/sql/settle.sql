@@ -1,5 +1,7 @@
 -- The rare leftovers of a batch: parked commands that were answered ($1), attempts
 -- of commands that finished ($2), dead letters whose command was answered ($3).
+-- Letters are locked in the order of their ids first: an UPDATE would take them as it
+-- finds them, and two batches could wait for each other.
 WITH unparked AS (
     DELETE FROM nodeledger.parked_command WHERE command = ANY ($1::uuid[])
 ),
