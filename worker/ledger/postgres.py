@@ -36,7 +36,7 @@ class PostgresLedger:
         return {row["command"]: row["attempts"] for row in await self._fetch("attempts", commands)}
 
     async def count_attempts(self, commands: Sequence[UUID]) -> None:
-        """Note that commands are tried once more."""
+        """Note that commands are attempted once more."""
         await self._fetch("count_attempts", commands)
 
     async def due_probes(self, limit: int, *, least: float, most: float) -> list[str]:

@@ -1,4 +1,4 @@
-"""One moment of the ledger, for those who ask what would be: nothing is locked, and nothing can be written."""
+"""One moment of the ledger, for dry runs: nothing is locked, and nothing can be written."""
 
 from __future__ import annotations
 
