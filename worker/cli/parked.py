@@ -36,7 +36,7 @@ def list_(
     if nodes:
         console.print_rows(run(_fetch("waiting_nodes", node)), _NODE_COLUMNS, as_json=as_json)
         return
-    found = run(_fetch("waiting_commands", 0, node, None, limit))
+    found = run(_waiting(node, limit))
     console.print_rows(found, _COLUMNS, as_json=as_json)
     if len(found) == limit:
         console.note(f"the first {limit}; --limit shows more, --nodes sums up")
@@ -89,14 +89,22 @@ async def _fetch(name: str, *arguments: Any) -> list[dict[str, object]]:
         return [dict(row) for row in await pool.fetch(statement(name), *arguments)]
 
 
+async def _waiting(nodes: list[str] | None, limit: int) -> list[dict[str, object]]:
+    from worker.ledger.statements import bound
+
+    async with writing() as pool:
+        rows = await pool.fetch(*bound("waiting_commands", after=0, nodes=nodes, commands=None, limit=limit))
+        return [dict(row) for row in rows]
+
+
 async def _drop(commands: list[UUID] | None, nodes: list[str] | None, actor: str) -> set[UUID]:
     """Drop those that are parked now, in their order, so that a replay has them in it too."""
-    from worker.ledger.statements import statement
+    from worker.ledger.statements import bound
     from worker.operations.giving_up import give_up
 
     dropped: set[UUID] = set()
     async with writing() as pool:
-        rows = await pool.fetch(statement("waiting_commands"), 0, nodes, commands, None)
+        rows = await pool.fetch(*bound("waiting_commands", after=0, nodes=nodes, commands=commands, limit=None))
         ids = [row["command"] for row in rows]
         with console.progress("dropping", len(ids)) as advance:
             for start in range(0, len(ids), _TOGETHER):

@@ -178,7 +178,7 @@ class StoreTransaction:
         if writes.unparked or writes.tried or writes.revived:
             await self._execute("settle", writes.unparked, writes.tried, writes.revived)
         if writes.parked:
-            await self._execute("park", *parked_columns(writes.parked, read.now))
+            await self.connection.execute(*bound("park", commands=parked_columns(writes.parked, read.now)))
         await self._record(read, writes, self._instances(view, changed), *taken)
 
     async def _release(self, allocations: list[_Key], cpus: set[_Key], devices: set[_Key]) -> None:

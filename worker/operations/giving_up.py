@@ -15,7 +15,7 @@ from worker.engine.intake import Item, unpark
 from worker.engine.ports import DeadLetter, LedgerConflict, LedgerUnavailable, Parked, ReadKeys
 from worker.ledger.dead_letters import store
 from worker.ledger.postgres import PostgresLedger, parked_of
-from worker.ledger.statements import statement
+from worker.ledger.statements import bound, statement
 
 if TYPE_CHECKING:
     import asyncpg
@@ -57,9 +57,15 @@ async def _once(pool: asyncpg.Pool, commands: Sequence[UUID], actor: str) -> lis
         result.changes.outbox = uuid4()
         await transaction.write(loaded, result.changes)
         await store(transaction.connection, [_letter(item) for item in items if item.command.id in dropped])
-        await transaction.connection.execute(
-            statement("dead_letter_note"), list(dropped), REASON, actor, "dropped", "given up while it was parked"
+        note = bound(
+            "dead_letter_note",
+            commands=list(dropped),
+            reason=REASON,
+            actor=actor,
+            action="dropped",
+            detail="given up while it was parked",
         )
+        await transaction.connection.execute(*note)
     return [item.command.id for item in items if item.command.id in dropped]
 
 

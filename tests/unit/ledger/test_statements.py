@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from worker.ledger import rows, statements
+from worker.ledger import letters, rows, statements
 from worker.ledger.statements import StatementError, bound, numbered, placeholders, sql, statement
 
 WORKER = Path(statements.__file__).parents[1]
@@ -39,8 +39,10 @@ def columns_of(value: ast.expr) -> Any:
     if value.func.id == "columns":
         assert isinstance(value.args[0], ast.Name)
         return getattr(rows, value.args[0].id)
-    made = getattr(rows, value.func.id, None)
-    return getattr(rows, made.__annotations__["return"]) if made is not None else None
+    for module in (rows, letters):
+        if made := getattr(module, value.func.id, None):
+            return getattr(module, made.__annotations__["return"])
+    return None
 
 
 @cache
@@ -78,17 +80,7 @@ def test_parameters_by_position_are_few_and_complete(name: str) -> None:
     numbers = {int(token["numbered"]) for token in statements._TOKEN.finditer(sql(name)) if token["numbered"]}
     assert not (numbers and placeholders(sql(name)))
     assert numbers == set(range(1, len(numbers) + 1))
-    assert len(numbers) <= 3 or name in BY_POSITION
-
-
-BY_POSITION = {
-    "dead_letter_mark",
-    "dead_letter_note",
-    "dead_letter_select",
-    "dead_letter_store",
-    "park",
-    "waiting_commands",
-}
+    assert len(numbers) <= 3
 
 
 @pytest.mark.parametrize("name", NAMED)
