@@ -129,12 +129,12 @@ async def find(connection: Connection, letter: int) -> Letter | None:
 
 async def actions(connection: Connection, letter: int) -> list[LetterAction]:
     """What was done to a letter, the oldest first."""
-    return [LetterAction(*row.values()) for row in await connection.fetch(statement("dead_letter_actions"), letter)]
+    return [LetterAction(**row) for row in await connection.fetch(statement("dead_letter_actions"), letter)]
 
 
 async def groups(connection: Connection, states: tuple[LetterState, ...] | None = UNSETTLED) -> list[LetterGroup]:
     """Letters by cause, the most frequent first."""
-    return [LetterGroup(*row.values()) for row in await connection.fetch(statement("dead_letter_groups"), states)]
+    return [LetterGroup(**row) for row in await connection.fetch(statement("dead_letter_groups"), states)]
 
 
 async def mark(

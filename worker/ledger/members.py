@@ -82,9 +82,7 @@ class Members:
 
     async def alive(self) -> list[Member]:
         """Everyone who is alive, in the order of their ids."""
-        return [
-            Member(*row.values()) for row in await self._pool.fetch(statement("members_alive"), self._alive_seconds)
-        ]
+        return [Member(**row) for row in await self._pool.fetch(statement("members_alive"), self._alive_seconds)]
 
     async def assign(self, shards: int) -> dict[int, UUID]:
         """Who should serve each shard now; what changed is written down for all.

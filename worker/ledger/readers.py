@@ -6,7 +6,7 @@ Amounts are integers; the unit is in the resource's name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -241,7 +241,8 @@ async def instance(connection: Connection, identity: UUID) -> InstanceDetail | N
 async def fleet_usage(connection: Connection) -> dict[str, ResourceUsage]:
     """Every resource summed over all nodes."""
     rows = await connection.fetch(statement("show_fleet_usage"))
-    return {resource: ResourceUsage(*amounts) for resource, *amounts in (row.values() for row in rows)}
+    found = [dict(row) for row in rows]
+    return {amounts.pop("resource"): ResourceUsage(**amounts) for amounts in found}
 
 
 async def project_usage(connection: Connection, project: str | None = None) -> list[ProjectUsage]:
@@ -280,12 +281,10 @@ _DOCUMENTS = frozenset({"custom", "assignment", "outcome"})
 
 
 async def _rows(connection: Connection, kind: type[_Row], query: str, *arguments: object) -> list[_Row]:
-    """A statement's rows as dataclasses with the same fields in the same order."""
-    documents = {place for place, field in enumerate(fields(kind)) if field.name in _DOCUMENTS}  # type: ignore[arg-type]
+    """A statement's rows as dataclasses whose fields are named as its columns."""
     rows = await connection.fetch(query, *arguments)
     return [
-        kind(*(_json(value) if place in documents else value for place, value in enumerate(row.values())))
-        for row in rows
+        kind(**{name: _json(value) if name in _DOCUMENTS else value for name, value in row.items()}) for row in rows
     ]
 
 

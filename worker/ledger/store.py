@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -49,9 +49,23 @@ if TYPE_CHECKING:
 
 _NodeMark: TypeAlias = tuple[int | None, int, int, bool | None, datetime | None]
 _Key: TypeAlias = tuple[object, object, object]
-_Taken: TypeAlias = tuple[Instance, Holding, int | None]
-_Given: TypeAlias = tuple[list[_Key], set[_Key], set[_Key]]
-_TakenAll: TypeAlias = tuple[list[_Taken], set[_Key], set[_Key]]
+_Held: TypeAlias = tuple[Instance, Holding, int | None]
+
+
+class _Given(NamedTuple):
+    """What a batch gives back, as keys."""
+
+    allocations: list[_Key]
+    cpus: set[_Key]
+    devices: set[_Key]
+
+
+class _Taken(NamedTuple):
+    """What a batch takes: holdings with their holders and the ids of their nodes, and keys of what is held alone."""
+
+    allocations: list[_Held]
+    cpus: set[_Key]
+    devices: set[_Key]
 
 
 @asynccontextmanager
@@ -174,40 +188,32 @@ class StoreTransaction:
             await write_profiles(self.connection, profiles)
         given, taken = self._difference(view, changed.values())
         if any(given):
-            await self._release(*given)
+            await self._release(given)
         if writes.unparked or writes.tried or writes.revived:
             await self._execute("settle", writes.unparked, writes.tried, writes.revived)
         if writes.parked:
             await self.connection.execute(*bound("park", commands=parked_columns(writes.parked, read.now)))
-        await self._record(read, writes, self._instances(view, changed), *taken)
+        await self._record(read, writes, self._instances(view, changed), taken)
 
-    async def _release(self, allocations: list[_Key], cpus: set[_Key], devices: set[_Key]) -> None:
+    async def _release(self, given: _Given) -> None:
         released = bound(
             "release",
-            allocations=columns(AllocationKeys, allocations),
-            cpus=columns(PinnedCpus, cpus),
-            devices=columns(HeldDevices, devices),
+            allocations=columns(AllocationKeys, given.allocations),
+            cpus=columns(PinnedCpus, given.cpus),
+            devices=columns(HeldDevices, given.devices),
         )
         await self.connection.execute(*released)
 
-    async def _record(
-        self,
-        read: ReadSet,
-        writes: WriteSet,
-        instances: Collection[Instance],
-        allocations: list[_Taken],
-        cpus: set[_Key],
-        devices: set[_Key],
-    ) -> None:
+    async def _record(self, read: ReadSet, writes: WriteSet, instances: Collection[Instance], taken: _Taken) -> None:
         recorded = bound(
             "record",
             checks=columns(Checks, self._checks(read.view)),
             nodes=node_columns(self._touched(read.view)),
             answers=answer_columns(self._known, writes.answers),
             instances=instance_columns(self._before, instances),
-            allocations=allocation_columns(allocations),
-            cpus=columns(PinnedCpus, cpus),
-            devices=columns(HeldDevices, devices),
+            allocations=allocation_columns(taken.allocations),
+            cpus=columns(PinnedCpus, taken.cpus),
+            devices=columns(HeldDevices, taken.devices),
             entries=entry_columns(writes.postings),
             outbox=writes.outbox,
             published=writes.published,
@@ -227,11 +233,11 @@ class StoreTransaction:
     def _touched(self, view: View) -> list[Node]:
         return [node for name, node in view.nodes.items() if self._marks.get(name) != _mark(node)]
 
-    def _difference(self, view: View, changed: Iterable[Instance]) -> tuple[_Given, _TakenAll]:
+    def _difference(self, view: View, changed: Iterable[Instance]) -> tuple[_Given, _Taken]:
         """Keys of the allocations, CPUs and devices given back, and those taken, with what is held there."""
         before_marks, after_marks = _Marks(), _Marks()
         given: list[_Key] = []
-        taken: list[_Taken] = []
+        taken: list[_Held] = []
         for after in changed:
             before = self._before.get(after.id)
             if before is not None and before.holdings == after.holdings:
@@ -245,8 +251,8 @@ class StoreTransaction:
                 after_marks.add(node_id, holding, after.id)
                 taken.append((after, holding, node_id))
         return (
-            (given, before_marks.cpus - after_marks.cpus, before_marks.devices - after_marks.devices),
-            (taken, after_marks.cpus - before_marks.cpus, after_marks.devices - before_marks.devices),
+            _Given(given, before_marks.cpus - after_marks.cpus, before_marks.devices - after_marks.devices),
+            _Taken(taken, after_marks.cpus - before_marks.cpus, after_marks.devices - before_marks.devices),
         )
 
     async def _execute(self, name: str, *arguments: Any) -> None:
