@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers import Database
 from worker.ledger.roles import WORKER_SETTINGS
-from worker.ledger.statements import statement
+from worker.ledger.statements import numbered, placeholders, sql
 
 pytestmark = pytest.mark.integration
 
@@ -36,8 +36,9 @@ def reads_all(step: dict[str, Any]) -> bool:
 
 async def read_whole(connection: asyncpg.Connection, name: str) -> set[str]:
     """The tables and indexes that a statement reads from end to end, whatever its parameters are."""
-    parameters = len((await connection.prepare(statement(name))).get_parameters())
-    await connection.execute(f"PREPARE {name} AS {statement(name)}")
+    text = numbered(sql(name), {placeholder: n for n, placeholder in enumerate(placeholders(sql(name)), 1)})
+    parameters = len((await connection.prepare(text)).get_parameters())
+    await connection.execute(f"PREPARE {name} AS {text}")
     nulls = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
     plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {name}{nulls}"))
     found = [step for step in steps(plan[0]["Plan"]) if reads_all(step)]

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from deploy.lib.postgres import program_folders
+from deploy.lib.stack import Stack
 from tests.servers import Database
+from worker.ledger import migrate
 from worker.ledger.migrate import SchemaError, check, migrations, upgrade
 from worker.ledger.pool import connect_pool
 from worker.ledger.roles import WORKER_SETTINGS
@@ -34,6 +39,20 @@ CONTRACT = {
 COLUMNS = """
 SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, NULL), ', ' ORDER BY a.attnum)
 FROM pg_attribute AS a WHERE a.attrelid = $1::text::regclass AND a.attnum > 0
+"""
+
+
+SCHEMA = Path(migrate.__file__).parent / "schema.sql"
+
+UNCOMMENTED = """
+SELECT c.relname || coalesce('.' || a.attname, '') AS name
+FROM pg_class AS c
+LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND c.relkind = 'v'
+WHERE c.relnamespace = 'nodeledger'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND c.relname !~ '^entry_\\d'
+    AND (
+        obj_description(c.oid, 'pg_class') IS NULL
+        OR (a.attname IS NOT NULL AND col_description(c.oid, a.attnum) IS NULL)
+    )
 """
 
 
@@ -130,6 +149,35 @@ async def test_the_reader_sees_views_alone(database: Database) -> None:
 async def test_a_view_has_the_columns_of_the_contract(database: Database, view: str) -> None:
     reader = await asyncpg.connect(database.reader_url)
     assert (await reader.fetchval(COLUMNS, f"nodeledger.{view}")).startswith(CONTRACT[view])
+    await reader.close()
+
+
+def dump(stack: Stack, name: str, version: int) -> list[str]:
+    """A database's schema as its server's own `pg_dump` writes it, without the ledger's months."""
+    program = next(path for folder in program_folders() if f") {version}." in about(path := folder / "pg_dump"))
+    url = stack.postgres.url("postgres", name)
+    options = ["--schema-only", "--no-owner", "--no-privileges", "--exclude-table=nodeledger.entry_2*", url]
+    said = subprocess.run([program, *options], text=True, capture_output=True, check=True).stdout
+    return [line for line in said.splitlines() if not line.startswith((r"\restrict", r"\unrestrict"))]
+
+
+def about(program: Path) -> str:
+    return subprocess.run([program, "--version"], text=True, capture_output=True, check=True).stdout
+
+
+async def test_the_schema_to_read_is_the_one_that_the_migrations_make(
+    stack: Stack, database: Database, empty_database: Database
+) -> None:
+    owner = await asyncpg.connect(empty_database.owner_url)
+    await owner.execute(SCHEMA.read_text("utf-8"))
+    version = owner.get_server_version().major
+    await owner.close()
+    assert dump(stack, empty_database.name, version) == dump(stack, database.name, version)
+
+
+async def test_every_view_and_each_of_its_columns_and_every_table_says_what_it_is(database: Database) -> None:
+    reader = await asyncpg.connect(database.reader_url)
+    assert [row["name"] for row in await reader.fetch(UNCOMMENTED)] == []
     await reader.close()
 
 

@@ -305,16 +305,16 @@ class WriteSet:
 class Transaction(Protocol):
     """One batch: load, then write, all of it or nothing; leaving its context commits what is not committed yet."""
 
-    async def load(self, wanted: ReadKeys) -> ReadSet:
+    async def load(self, keys: ReadKeys) -> ReadSet:
         """Read what the batch touches.
 
         Raises:
-            LedgerConflict: an instance holds something on a node that was not wanted,
+            LedgerConflict: an instance holds something on a node that is not among the keys,
                 or a node changed while it was read.
         """
 
-    async def write(self, loaded: ReadSet, changes: WriteSet) -> None:
-        """Write the changed view and everything else that the batch changes, if what it changes is as it was loaded.
+    async def write(self, read: ReadSet, writes: WriteSet) -> None:
+        """Write the changed view and everything else that the batch changes, if what it stands on is as it was read.
 
         Raises:
             LedgerConflict: a node, an instance or a command was changed by another worker.

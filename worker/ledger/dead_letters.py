@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
@@ -10,8 +9,8 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from worker.ledger.letters import MAX_LABEL, clean, fingerprint, headers_json, known_by
-from worker.ledger.statements import Connection, statement
+from worker.ledger.letters import letter_columns
+from worker.ledger.statements import Connection, bound, statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -96,44 +95,27 @@ async def store(connection: Connection, letters: Sequence[DeadLetter]) -> None:
     A letter is known by its whole body's digest and its reason, so that storing the
     same delivery twice loses nothing and adds no row.
     """
-    arrivals = [((known_by(letter), clean(letter.reason, MAX_LABEL)), letter) for letter in letters]
-    counts = Counter(key for key, _ in arrivals)
-    rows = [
-        (
-            body_digest,
-            reason,
-            clean(letter.detail),
-            fingerprint(reason, letter.detail),
-            None if letter.node is None else clean(letter.node, MAX_LABEL),
-            None if letter.kind is None else clean(letter.kind, MAX_LABEL),
-            letter.command,
-            letter.body,
-            headers_json(letter.headers, letter.whole),
-            counts[body_digest, reason],
-        )
-        for (body_digest, reason), letter in dict(arrivals).items()
-    ]
-    if rows:
-        await connection.execute(statement("dead_letter_store"), *map(list, zip(*rows, strict=True)))
+    if letters:
+        await connection.execute(*bound("dead_letter_store", letters=letter_columns(letters)))
 
 
 async def select(
     connection: Connection, which: LetterFilter, *, after: int = 0, limit: int = _PAGE, bodies: bool = False
 ) -> list[Letter]:
     """At most ``limit`` letters with an id above ``after``, in the order in which they came."""
-    rows = await connection.fetch(
-        statement("dead_letter_select"),
-        after,
-        which.ids,
-        which.states,
-        which.reason,
-        which.node,
-        which.kind,
-        which.group,
-        limit,
-        bodies,
+    page = bound(
+        "dead_letter_select",
+        after=after,
+        ids=which.ids,
+        states=which.states,
+        reason=which.reason,
+        node=which.node,
+        kind=which.kind,
+        group=which.group,
+        limit=limit,
+        bodies=bodies,
     )
-    return [_letter(row) for row in rows]
+    return [_letter(row) for row in await connection.fetch(*page)]
 
 
 async def walk(pool: asyncpg.Pool, which: LetterFilter, *, bodies: bool = False) -> AsyncIterator[Letter]:
@@ -157,12 +139,12 @@ async def find(connection: Connection, letter: int) -> Letter | None:
 
 async def actions(connection: Connection, letter: int) -> list[LetterAction]:
     """What was done to a letter, the oldest first."""
-    return [LetterAction(*row.values()) for row in await connection.fetch(statement("dead_letter_actions"), letter)]
+    return [LetterAction(**row) for row in await connection.fetch(statement("dead_letter_actions"), letter)]
 
 
 async def groups(connection: Connection, states: tuple[LetterState, ...] | None = UNSETTLED) -> list[LetterGroup]:
     """Letters by cause, the most frequent first."""
-    return [LetterGroup(*row.values()) for row in await connection.fetch(statement("dead_letter_groups"), states)]
+    return [LetterGroup(**row) for row in await connection.fetch(statement("dead_letter_groups"), states)]
 
 
 async def mark(
@@ -179,9 +161,10 @@ async def mark(
     ``action`` is the state's name unless said otherwise (``edited``, with the
     new command's id as its detail).
     """
-    changed: int = await connection.fetchval(
-        statement("dead_letter_mark"), list(letters), state, actor, action or state, detail
+    marked = bound(
+        "dead_letter_mark", letters=list(letters), state=state, actor=actor, action=action or state, detail=detail
     )
+    changed: int = await connection.fetchval(*marked)
     return changed
 
 
@@ -199,7 +182,8 @@ async def note(
     connection: Connection, commands: Sequence[UUID], reason: str, *, actor: str, action: str, detail: str
 ) -> None:
     """Record what was done with the letters that commands have for a reason."""
-    await connection.execute(statement("dead_letter_note"), list(commands), reason, actor, action, detail)
+    noted = bound("dead_letter_note", commands=list(commands), reason=reason, actor=actor, action=action, detail=detail)
+    await connection.execute(*noted)
 
 
 async def of_commands(connection: Connection | asyncpg.Pool, commands: Sequence[UUID]) -> list[CommandLetter]:

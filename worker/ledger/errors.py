@@ -51,7 +51,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether another worker was faster: what was loaded is there no more, or both made the same row. Run again."""
+    """Whether another worker was faster: what was read is there no more, or both made the same row. Run again."""
     if isinstance(error, asyncpg.UniqueViolationError):
         return error.constraint_name in _CONFLICT_CONSTRAINTS
     return isinstance(error, asyncpg.SerializationError)

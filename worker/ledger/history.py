@@ -15,7 +15,7 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from worker.ledger.statements import Connection, statement
+from worker.ledger.statements import Connection, bound, statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,9 +82,17 @@ async def history(
     connection: Connection, which: HistoryFilter, *, before: int | None = None, limit: int = 100
 ) -> list[HistoryLine]:
     """At most ``limit`` lines, the newest first; ``before`` is the ``seq`` of the last one of the page before."""
-    rows = await connection.fetch(
-        statement("history"), before, which.node, which.instance, which.project, which.since, which.until, limit
+    page = bound(
+        "history",
+        before=before,
+        node=which.node,
+        instance=which.instance,
+        project=which.project,
+        since=which.since,
+        until=which.until,
+        limit=limit,
     )
+    rows = await connection.fetch(*page)
     return [_line(row) for row in rows]
 
 
@@ -107,7 +115,7 @@ async def use_over_time(
     Divide by 3600 for vCPU-hours or MiB-hours. During a move both sides count,
     as both are held.
     """
-    rows = await connection.fetch(statement("history_integral"), project, since, until, user)
+    rows = await connection.fetch(*bound("history_integral", project=project, since=since, until=until, user=user))
     return {row["resource"]: row["amount_seconds"] for row in rows}
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic_core import to_json
 
 from worker.engine.ports import DIGEST_HEADER, SIZE_HEADER, Whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from worker.engine.ports import DeadLetter
@@ -27,6 +28,40 @@ _VARIABLE: Final = (
     (re.compile(r"\d+(?:\.\d+)*"), "<n>"),
     (re.compile(r"\s+"), " "),
 )
+
+
+class LetterColumns(NamedTuple):
+    """Rows of ``dead_letter``, column by column."""
+
+    digest: Sequence[UUID]
+    reason: Sequence[str]
+    detail: Sequence[str]
+    fingerprint: Sequence[str]
+    node: Sequence[str | None]
+    kind: Sequence[str | None]
+    command: Sequence[UUID | None]
+    body: Sequence[bytes]
+    headers: Sequence[str]
+    attempts: Sequence[int]
+
+
+def letter_columns(letters: Sequence[DeadLetter]) -> LetterColumns:
+    """Letters, those of one digest and reason as one, which is the latest of them."""
+    arrivals = [((known_by(letter), clean(letter.reason, MAX_LABEL)), letter) for letter in letters]
+    counts = Counter(key for key, _ in arrivals)
+    latest = dict(arrivals)
+    return LetterColumns(
+        digest=[key for key, _ in latest],
+        reason=[reason for _, reason in latest],
+        detail=[clean(letter.detail) for letter in latest.values()],
+        fingerprint=[fingerprint(reason, letter.detail) for (_, reason), letter in latest.items()],
+        node=[None if letter.node is None else clean(letter.node, MAX_LABEL) for letter in latest.values()],
+        kind=[None if letter.kind is None else clean(letter.kind, MAX_LABEL) for letter in latest.values()],
+        command=[letter.command for letter in latest.values()],
+        body=[letter.body for letter in latest.values()],
+        headers=[headers_json(letter.headers, letter.whole) for letter in latest.values()],
+        attempts=[counts[key] for key in latest],
+    )
 
 
 def digest(body: bytes) -> UUID:

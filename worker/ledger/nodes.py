@@ -14,7 +14,7 @@ from worker.accounting.host.compiled import build_host
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Node
 from worker.engine.ports import LedgerConflict
-from worker.ledger.statements import statement
+from worker.ledger.statements import bound, statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -126,21 +126,22 @@ async def write_profiles(connection: Connection, nodes: Sequence[Node]) -> None:
     """
     for node in nodes:
         capacity = to_json({name: _capacity(node.host, name) for name in node.host.capacity} if node.host else {})
-        profile = (
-            node.hypervisor,
-            node.policy.model_dump_json(exclude_defaults=True),
-            None if node.inventory is None else node.inventory.model_dump_json(exclude_defaults=True),
-            capacity.decode(),
-            node.host_uuid,
-            to_json(node.labels).decode(),
-        )
+        profile = {
+            "hypervisor": node.hypervisor,
+            "policy": node.policy.model_dump_json(exclude_defaults=True),
+            "inventory": None if node.inventory is None else node.inventory.model_dump_json(exclude_defaults=True),
+            "capacity": capacity.decode(),
+            "host_uuid": node.host_uuid,
+            "labels": to_json(node.labels).decode(),
+        }
         if node.id is None:
-            [added] = await connection.fetch(statement("put_node"), node.name, node.generation, *profile)
+            new = bound("put_node", name=node.name, generation=node.generation, **profile)
+            [added] = await connection.fetch(*new)
             if added["waiting"] != node.parked:
                 raise LedgerConflict(f"what is parked for {node.name} changed while it was put")
             node.id = added["node_id"]
         else:
-            await connection.execute(statement("put_profile"), node.id, *profile)
+            await connection.execute(*bound("put_profile", node_id=node.id, **profile))
         node.profile_changed = False
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from worker.ledger.statements import statement
+from worker.ledger.statements import bound, statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,13 +53,13 @@ async def waiting_commands(
     limit: int | None = None,
 ) -> list[WaitingCommand]:
     """Parked commands in their order, those of these nodes and ids; ``after`` is the ``seq`` of the page before."""
-    rows = await connection.fetch(statement("waiting_commands"), after, nodes, commands, limit)
-    return [WaitingCommand(*row.values()) for row in rows]
+    asked = bound("waiting_commands", after=after, nodes=nodes, commands=commands, limit=limit)
+    return [WaitingCommand(**row) for row in await connection.fetch(*asked)]
 
 
 async def waiting_nodes(connection: Connection | asyncpg.Pool, nodes: Sequence[str] | None = None) -> list[WaitingNode]:
     """Nodes with parked commands, by name."""
-    return [WaitingNode(*row.values()) for row in await connection.fetch(statement("waiting_nodes"), nodes)]
+    return [WaitingNode(**row) for row in await connection.fetch(statement("waiting_nodes"), nodes)]
 
 
 async def probe_now(connection: Connection | asyncpg.Pool, nodes: Sequence[str] | None) -> list[str]:

@@ -11,7 +11,7 @@ from uuid import UUID
 from worker.engine.ports import Lease, LedgerUnavailable, OutcomeRecord, Parked, Reply, Unpublished
 from worker.ledger.errors import is_transient
 from worker.ledger.nodes import NodeCache
-from worker.ledger.statements import statement
+from worker.ledger.statements import bound, statement
 from worker.ledger.store import StoreTransaction, transaction
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ class PostgresLedger:
         return {row["command"]: row["attempts"] for row in await self._fetch("attempts", commands)}
 
     async def count_attempts(self, commands: Sequence[UUID]) -> None:
-        """Note that commands are tried once more."""
+        """Note that commands are attempted once more."""
         await self._fetch("count_attempts", commands)
 
     async def uncount_attempts(self, commands: Sequence[UUID]) -> None:
-        """Note that commands wait before they are tried."""
+        """Note that commands wait before they are attempted."""
         await self._fetch("uncount_attempts", commands)
 
     async def due_probes(self, limit: int, *, least: float, most: float) -> list[str]:
@@ -81,7 +81,9 @@ class PostgresLedger:
     async def due_leases(self, limit: int, after: Lease | None = None) -> list[Lease]:
         """Leases that ran out, in their order, after one of them."""
         last = after or _BEFORE_ALL
-        rows = await self._fetch("due_leases", limit, last.expired_at, last.instance, last.node)
+        page = bound("due_leases", limit=limit, expired_at=last.expired_at, instance=last.instance, node=last.node)
+        async with available():
+            rows = await self._pool.fetch(*page)
         return [Lease(**row) for row in rows]
 
     async def unpublished(self, age: float, limit: int) -> list[Unpublished]:

@@ -6,7 +6,7 @@ Amounts are integers; the unit is in the resource's name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -17,7 +17,7 @@ from schemas import Inventory, Policy
 from worker.accounting.host.compiled import build_host
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.survey import DevicePool, Stray, pools, strays
-from worker.ledger.statements import Connection, statement
+from worker.ledger.statements import Connection, bound, statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -193,8 +193,8 @@ async def node(connection: Connection, name: str) -> NodeDetail | None:
     detail = await connection.fetchrow(statement("show_node"), name)
     if not found or detail is None:
         return None
-    pinned = await _rows(connection, PinnedCpu, "show_pinned_cpus", name)
-    devices = await _rows(connection, NodeDevice, "show_devices", name)
+    pinned = await _rows(connection, PinnedCpu, statement("show_pinned_cpus"), name)
+    devices = await _rows(connection, NodeDevice, statement("show_devices"), name)
     counters = from_json(detail["counters"])
     occupancy = Occupancy(
         counters,
@@ -213,7 +213,7 @@ async def node(connection: Connection, name: str) -> NodeDetail | None:
         devices=devices,
         pools=offered,
         strays=astray,
-        statistics=await _rows(connection, Statistic, "show_statistics", name),
+        statistics=await _rows(connection, Statistic, statement("show_statistics"), name),
         labels=from_json(detail["labels"]),
         host_uuid=detail["host_uuid"],
     )
@@ -231,7 +231,7 @@ async def allocations(
     connection: Connection, *, node: str | None = None, instance: UUID | None = None
 ) -> list[HeldAllocation]:
     """What is held on a node, or by an instance."""
-    return await _rows(connection, HeldAllocation, "show_allocations", node, instance)
+    return await _rows(connection, HeldAllocation, statement("show_allocations"), node, instance)
 
 
 async def instance(connection: Connection, identity: UUID) -> InstanceDetail | None:
@@ -245,12 +245,13 @@ async def instance(connection: Connection, identity: UUID) -> InstanceDetail | N
 async def fleet_usage(connection: Connection) -> dict[str, ResourceUsage]:
     """Every resource summed over all nodes."""
     rows = await connection.fetch(statement("show_fleet_usage"))
-    return {resource: ResourceUsage(*amounts) for resource, *amounts in (row.values() for row in rows)}
+    found = [dict(row) for row in rows]
+    return {amounts.pop("resource"): ResourceUsage(**amounts) for amounts in found}
 
 
 async def project_usage(connection: Connection, project: str | None = None) -> list[ProjectUsage]:
     """What projects are charged by user and resource."""
-    return await _rows(connection, ProjectUsage, "show_project_usage", project)
+    return await _rows(connection, ProjectUsage, statement("show_project_usage"), project)
 
 
 async def outcomes(
@@ -263,7 +264,8 @@ async def outcomes(
     limit: int = 100,
 ) -> list[StoredOutcome]:
     """Stored outcomes, the newest first. Only a command's own is found by an index; the rest reads back in time."""
-    return await _rows(connection, StoredOutcome, "show_outcomes", command, node, instance, status, limit)
+    found = bound("show_outcomes", command=command, node=node, instance=instance, status=status, limit=limit)
+    return await _rows(connection, StoredOutcome, *found)
 
 
 async def outcome(connection: Connection, command: UUID) -> StoredOutcome | None:
@@ -282,19 +284,17 @@ async def parked(
     connection: Connection, *, node: str | None = None, after: int = 0, limit: int = 1000
 ) -> list[ParkedCommand]:
     """Commands that wait for a hypervisor, in their order."""
-    return await _rows(connection, ParkedCommand, "show_parked", after, node, limit)
+    return await _rows(connection, ParkedCommand, statement("show_parked"), after, node, limit)
 
 
 _DOCUMENTS = frozenset({"custom", "assignment", "outcome"})
 
 
-async def _rows(connection: Connection, kind: type[_Row], name: str, *arguments: object) -> list[_Row]:
-    """A statement's rows as dataclasses with the same fields in the same order."""
-    documents = {place for place, field in enumerate(fields(kind)) if field.name in _DOCUMENTS}  # type: ignore[arg-type]
-    rows = await connection.fetch(statement(name), *arguments)
+async def _rows(connection: Connection, kind: type[_Row], query: str, *arguments: object) -> list[_Row]:
+    """A statement's rows as dataclasses whose fields are named as its columns."""
+    rows = await connection.fetch(query, *arguments)
     return [
-        kind(*(_json(value) if place in documents else value for place, value in enumerate(row.values())))
-        for row in rows
+        kind(**{name: _json(value) if name in _DOCUMENTS else value for name, value in row.items()}) for row in rows
     ]
 
 

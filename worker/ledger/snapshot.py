@@ -1,4 +1,4 @@
-"""One moment of the ledger, for those who ask what would be: nothing is locked, and nothing can be written."""
+"""One moment of the ledger, for dry runs: nothing is locked, and nothing can be written."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class Snapshot:
-    """Loads what commands would touch, as it was when the snapshot was taken."""
+    """Reads what commands would touch, as it was when the snapshot was taken."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def load(self, wanted: ReadKeys) -> ReadSet:
-        """What a batch would load, with the nodes that its instances hold something on."""
+    async def load(self, keys: ReadKeys) -> ReadSet:
+        """What a batch would read, with the nodes that its instances hold something on."""
         while True:
             try:
-                return await StoreTransaction(self._connection, NodeCache()).load(wanted)
+                return await StoreTransaction(self._connection, NodeCache()).load(keys)
             except LedgerConflict as further:
-                wanted.nodes |= further.nodes
+                keys.nodes |= further.nodes
 
 
 @asynccontextmanager

@@ -2,16 +2,16 @@
 SELECT
     d.id, d.reason, d.detail, d.fingerprint, d.node, d.kind, d.command, d.first_seen, d.last_seen, d.attempts,
     d.state, octet_length(d.body) AS size_bytes,
-    CASE WHEN $9::boolean THEN d.body END AS body,
-    CASE WHEN $9::boolean THEN d.headers END AS headers
+    CASE WHEN :bodies::boolean THEN d.body END AS body,
+    CASE WHEN :bodies::boolean THEN d.headers END AS headers
 FROM nodeledger.dead_letter AS d
 WHERE
-    d.id > $1
-    AND ($2::bigint[] IS NULL OR d.id = ANY ($2))
-    AND ($3::text[] IS NULL OR d.state = ANY ($3))
-    AND ($4::text IS NULL OR d.reason = $4)
-    AND ($5::text IS NULL OR d.node = $5)
-    AND ($6::text IS NULL OR d.kind = $6)
-    AND ($7::text IS NULL OR d.fingerprint = $7)
+    d.id > :after
+    AND (:ids::bigint[] IS NULL OR d.id = ANY (:ids))
+    AND (:states::text[] IS NULL OR d.state = ANY (:states))
+    AND (:reason::text IS NULL OR d.reason = :reason)
+    AND (:node::text IS NULL OR d.node = :node)
+    AND (:kind::text IS NULL OR d.kind = :kind)
+    AND (:group::text IS NULL OR d.fingerprint = :group)
 ORDER BY d.id
-LIMIT $8;
+LIMIT :limit;

@@ -6,8 +6,9 @@ SELECT
     l.digest, l.reason, l.detail, l.fingerprint, l.node, l.kind, l.command, l.body, l.headers::jsonb, l.attempts,
     now(), now()
 FROM unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::bytea[], $9::text[],
-    $10::bigint[]
+    :letters.digest::uuid[], :letters.reason::text[], :letters.detail::text[], :letters.fingerprint::text[],
+    :letters.node::text[], :letters.kind::text[], :letters.command::uuid[], :letters.body::bytea[],
+    :letters.headers::text[], :letters.attempts::bigint[]
 ) WITH ORDINALITY AS l (
     digest, reason, detail, fingerprint, node, kind, command, body, headers, attempts, ordinal
 )

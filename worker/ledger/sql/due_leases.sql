@@ -1,10 +1,10 @@
--- The first ($1) leases that ran out, after one ($2, $3, $4) in the order of their ends.
+-- The first leases that ran out, after one of them in the order of their ends.
 SELECT n.name AS node, a.instance, a.lease_expires_at AS expired_at
 FROM nodeledger.allocation AS a
 JOIN nodeledger.node AS n ON n.id = a.node_id
 WHERE
     a.lease_expires_at <= now()
-    AND a.lease_expires_at >= $2::timestamptz
-    AND (a.lease_expires_at, a.instance, n.name) > ($2::timestamptz, $3::uuid, $4::text COLLATE "C")
+    AND a.lease_expires_at >= :expired_at::timestamptz
+    AND (a.lease_expires_at, a.instance, n.name) > (:expired_at::timestamptz, :instance::uuid, :node::text COLLATE "C")
 ORDER BY a.lease_expires_at, a.instance, n.name
-LIMIT $1
+LIMIT :limit

@@ -1,5 +1,7 @@
 -- Nodes whose parked commands may go on, left to the caller for a while ($2 to
--- $3 seconds, doubling).
+-- $3 seconds, doubling). Taking a node and putting its next time off are one statement,
+-- and nodes that another worker is just taking are skipped: so each is asked by one.
+-- The exponent ends at 20, long past any $3, before powers of 2 leave their type.
 WITH due AS (
     SELECT p.node
     FROM nodeledger.probe AS p

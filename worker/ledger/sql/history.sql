@@ -4,11 +4,11 @@ SELECT
     h.pins, h.devices
 FROM nodeledger.history_view AS h
 WHERE
-    ($1::bigint IS NULL OR h.seq < $1)
-    AND ($2::text IS NULL OR h.node = $2)
-    AND ($3::uuid IS NULL OR h.instance = $3)
-    AND ($4::text IS NULL OR h.project = $4)
-    AND ($5::timestamptz IS NULL OR h.at >= $5)
-    AND ($6::timestamptz IS NULL OR h.at < $6)
+    (:before::bigint IS NULL OR h.seq < :before)
+    AND (:node::text IS NULL OR h.node = :node)
+    AND (:instance::uuid IS NULL OR h.instance = :instance)
+    AND (:project::text IS NULL OR h.project = :project)
+    AND (:since::timestamptz IS NULL OR h.at >= :since)
+    AND (:until::timestamptz IS NULL OR h.at < :until)
 ORDER BY h.seq DESC
-LIMIT $7;
+LIMIT :limit;

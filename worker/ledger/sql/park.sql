@@ -2,8 +2,10 @@
 -- A node that is asked already is locked, so that it is not just being forgotten.
 WITH waiting AS (
     SELECT * FROM unnest(
-        $1::text[], $2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
-        $9::boolean[], $10::text[], $11::timestamptz[]
+        :commands.node::text[], :commands.command::uuid[], :commands.body::bytea[], :commands.reply_to::text[],
+        :commands.correlation_id::text[], :commands.traceparent::text[], :commands.user_id::text[],
+        :commands.received_at::timestamptz[], :commands.blocking::boolean[], :commands.detail::text[],
+        :commands.parked_at::timestamptz[]
     ) WITH ORDINALITY AS x (
         node, command, body, reply_to, correlation_id, traceparent, user_id, received_at, blocking, detail, parked_at,
         ordinal

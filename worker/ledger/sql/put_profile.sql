@@ -1,10 +1,10 @@
 -- A node's settings and inventory, anew.
 UPDATE nodeledger.node_profile
 SET
-    hypervisor = $2,
-    policy = $3::text::jsonb,
-    inventory = $4::text::jsonb,
-    capacity = $5::text::jsonb,
-    host_uuid = $6,
-    labels = $7::text::jsonb
-WHERE node_id = $1
+    hypervisor = :hypervisor,
+    policy = :policy::text::jsonb,
+    inventory = :inventory::text::jsonb,
+    capacity = :capacity::text::jsonb,
+    host_uuid = :host_uuid,
+    labels = :labels::text::jsonb
+WHERE node_id = :node_id

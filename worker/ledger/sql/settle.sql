@@ -1,10 +1,12 @@
 -- The rare leftovers of a batch: parked commands that were answered ($1), attempts
 -- of commands that finished ($2), dead letters whose command was applied or
--- rejected ($3). Which letters that settles is as in dead_letter_resolve.sql.
+-- rejected ($3). Which letters that settles is as in dead_letter_resolve.sql. They are
+-- locked in the order of their ids first: an UPDATE would take them as it finds them,
+-- and two batches could wait for each other.
 WITH unparked AS (
     DELETE FROM nodeledger.parked_command WHERE command = ANY ($1::uuid[])
 ),
-tried AS (
+finished AS (
     DELETE FROM nodeledger.attempt WHERE command = ANY ($2::uuid[])
 ),
 resolved AS (

@@ -2,9 +2,9 @@
 SELECT o.command, o.kind, o.status, o.node, o.instance, o.received_at, o.at, o.codes, o.outcome
 FROM nodeledger.outcome_view AS o
 WHERE
-    ($1::uuid IS NULL OR o.command = $1)
-    AND ($2::text IS NULL OR o.node = $2)
-    AND ($3::uuid IS NULL OR o.instance = $3)
-    AND ($4::text IS NULL OR o.status = $4)
+    (:command::uuid IS NULL OR o.command = :command)
+    AND (:node::text IS NULL OR o.node = :node)
+    AND (:instance::uuid IS NULL OR o.instance = :instance)
+    AND (:status::text IS NULL OR o.status = :status)
 ORDER BY o.at DESC, o.command
-LIMIT $5;
+LIMIT :limit;

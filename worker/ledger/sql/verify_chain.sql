@@ -1,4 +1,7 @@
--- Entries whose use afterwards is not the use before plus the change.
+-- Entries whose use afterwards is not the use before plus the change. Use before is
+-- added up from the changes and not taken from the line before, so that a wrong line
+-- accuses itself and not its successor. The order is that of seq: entries of one
+-- batch have one time, and a node's lock keeps its entries in the order of commits.
 SELECT
     'chain' AS rule,
     r.node,

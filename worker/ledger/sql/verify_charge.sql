@@ -1,5 +1,8 @@
 -- What an instance is charged on a node: for each counter the larger of its
 -- roles there, of which every role but the destination of a move bears its own.
+-- The rule is written down a second time here, and not that of the code asked: a
+-- fault in one of the two then shows. A destination that exceeds its source in nothing
+-- bears no counter, hence the full join.
 WITH charge AS (
     SELECT a.instance, a.node_id, a.role, c.key AS counter, c.value::bigint AS amount
     FROM nodeledger.allocation AS a

@@ -1,5 +1,8 @@
 -- CPUs and devices that are held according to some of the unique tables, the
--- allocations and the last entries, but not to all three.
+-- allocations and the last entries, but not to all three. Each says its own and the
+-- sources are counted: comparing each with each would take six passes. Both sides of
+-- a move within a node may hold one CPU, which counts once; an entry without pins or
+-- devices says that none are held any more.
 WITH last_entry AS (
     SELECT DISTINCT ON (e.node, e.instance) e.node, e.instance, e.pins, e.devices
     FROM nodeledger.entry AS e

@@ -1,4 +1,6 @@
 -- Instances whose roles do not fit together, or that hold something and should not.
+-- Every rule is asked of every instance, a row for each that is broken: one fault
+-- does not hide another.
 WITH held AS (
     SELECT
         a.instance,

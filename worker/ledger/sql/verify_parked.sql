@@ -1,4 +1,5 @@
--- Parked commands that are miscounted, answered already, or lost.
+-- Parked commands that are miscounted, answered already, or lost. Of the commands of
+-- many days only those are joined that wait according to either side.
 SELECT
     'parked' AS rule,
     n.name AS node,

@@ -1,4 +1,6 @@
 -- What a node is said to use, beside the sum over its allocations and over its entries.
+-- Joined in full, since each of the three may know nodes and counters that the others
+-- do not; a counter that is missing counts as 0, as a node keeps those it once used.
 WITH stored AS (
     SELECT n.name AS node, x.counter, x.amount
     FROM nodeledger.node AS n
@@ -35,5 +37,4 @@ FULL JOIN entered AS e USING (node, counter)
 WHERE
     coalesce(s.amount, 0) <> coalesce(h.amount, 0)
     OR coalesce(s.amount, 0) <> coalesce(e.amount, 0)
-    OR s.amount < 0
-    OR (s.amount IS NULL AND h.amount < 0);
+    OR s.amount < 0; -- though all three agree

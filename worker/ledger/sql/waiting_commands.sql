@@ -5,8 +5,8 @@ SELECT
 FROM nodeledger.parked_command AS p
 LEFT JOIN nodeledger.command AS c ON c.id = p.command
 WHERE
-    p.seq > $1
-    AND ($2::text[] IS NULL OR p.node = ANY ($2))
-    AND ($3::uuid[] IS NULL OR p.command = ANY ($3))
+    p.seq > :after
+    AND (:nodes::text[] IS NULL OR p.node = ANY (:nodes))
+    AND (:commands::uuid[] IS NULL OR p.command = ANY (:commands))
 ORDER BY p.seq
-LIMIT $4;
+LIMIT :limit;
