@@ -29,6 +29,7 @@ The rest are defined beside the code that raises them:
     * ConnectionLost: only a new connection can help
   * XmlFault: a hypervisor's document cannot be used
   * TooComplexError: a decision would take more steps than one may
+  * StatementError: a statement and what is bound to it do not go together
   * DoubleUseError: a CPU or a device was about to be given twice
 
 Those named after a state of the world (unavailable, unreachable, conflict)

@@ -13,6 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from worker.errors import NodeledgerError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -40,7 +42,7 @@ _UNNEST: Final = re.compile(
 )
 
 
-class StatementError(Exception):
+class StatementError(NodeledgerError):
     """A statement and the values given to it do not belong together; the message names what differs."""
 
 
