@@ -117,7 +117,7 @@ async def test_an_id_that_stands_for_another_content_is_left(operator: Shell) ->
     other = {**command, "instance": INSTANCES[1]}
     reused = await operator.run("send", "--wait", "--timeout", "5", text=as_lines([other]))
     assert (reused.status, reused.out) == (1, "")
-    assert f"{command['id']}: dead letter 1: id_reuse" in reused.err
+    assert f"{command['id']} on cn-1 is in the dead letters" in reused.err
     await letters(operator, 1)
     previewed = (await operator.run("dead", "replay", "--all", "--dry-run", "--json")).document
     assert [(one["reason"], one["verdict"]) for one in previewed] == [("id_reuse", "unfit")]

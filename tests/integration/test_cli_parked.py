@@ -116,10 +116,10 @@ async def test_a_deleted_instance_whose_domain_never_goes_is_dead_lettered_at_th
 async def test_a_copy_of_a_parked_command_on_a_wrong_shard_is_dead_lettered_and_the_command_applied_later(
     database: Database, vhost: Vhost, tmp_path: Path
 ) -> None:
-    operator = shell(database, vhost)
+    operator = shell(database, vhost).having(hypervisor_allowed=f"{AWAY} test:///default")
     command = stamped(claim("lv-1", INSTANCES[0], resources=SMALL))
     async with worker(operator, tmp_path):
-        await operator.run("send", text=as_lines([at("qemu+tls://127.0.0.1:1/system"), command]))
+        await operator.run("send", text=as_lines([at(AWAY), command]))
         connection = await asyncpg.connect(database.worker_url)
         await until(connection, 1, "SELECT count(*) FROM nodeledger.parked_command")
         broker = await aio_pika.connect(vhost.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -16,11 +17,12 @@ from tests.integration.test_ledger_conflicts import claim, item, load, statuses
 from tests.servers import Database
 from worker.accounting.state.view import Facts, Observation
 from worker.engine.intake import Item, unpark
-from worker.engine.ports import LedgerConflict
+from worker.engine.ports import NO_REPLY, LedgerConflict, Parked
 from worker.ledger.maintenance import keep_house
 from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger
-from worker.ledger.statements import statement
+from worker.ledger.rows import parked_columns
+from worker.ledger.statements import bound, statement
 from worker.ledger.verify import verify
 
 pytestmark = pytest.mark.integration
@@ -182,7 +184,12 @@ async def until_somebody_waits(pool: asyncpg.Pool) -> None:
             waits = await pool.fetchval(locked)
 
 
-PARKED = [["lv-1"], [UUID(int=1)], [b""], [None], [None], [None], [None], [datetime.now(UTC)], [True], [""]]
+def parking() -> tuple[Any, ...]:
+    """The statement that parks a command of the node, with what it takes."""
+    now = datetime.now(UTC)
+    return bound(
+        "park", commands=parked_columns([Parked("lv-1", UUID(int=1), b"", NO_REPLY, None, now, True, "")], now)
+    )
 
 
 @pytest.fixture
@@ -194,8 +201,8 @@ async def idle(pool: asyncpg.Pool) -> asyncpg.Pool:
 
 async def test_a_node_is_not_forgotten_while_somebody_parks(idle: asyncpg.Pool) -> None:
     ledger = PostgresLedger(idle)
-    async with idle.acquire() as parking, parking.transaction():
-        await parking.execute(statement("park"), *PARKED, [datetime.now(UTC)])
+    async with idle.acquire() as connection, connection.transaction():
+        await connection.execute(*parking())
         await ledger.forget_probes()
     assert await ledger.due_probes(9, least=1, most=9) == ["lv-1"]
 
@@ -203,10 +210,10 @@ async def test_a_node_is_not_forgotten_while_somebody_parks(idle: asyncpg.Pool) 
 async def test_who_parks_while_a_node_is_forgotten_has_it_asked_all_the_same(idle: asyncpg.Pool) -> None:
     async with idle.acquire() as forgetting, forgetting.transaction():
         rows = await forgetting.fetch(statement("idle_probes"))
-        parking = asyncio.create_task(idle.execute(statement("park"), *PARKED, [datetime.now(UTC)]))
+        parked = asyncio.create_task(idle.execute(*parking()))
         await until_somebody_waits(idle)
         await forgetting.execute(statement("forget_probes"), [row["node"] for row in rows])
-    await parking
+    await parked
     assert await PostgresLedger(idle).due_probes(9, least=1, most=9) == ["lv-1"]
 
 
