@@ -122,7 +122,7 @@ def _operations(kinds: list[str]) -> Json:
             "messages": [{"$ref": "#/channels/outcomes/messages/outcome"}],
             "bindings": {"amqp": {"deliveryMode": 2, **_BINDING}},
         },
-        "bury": {
+        "dead_letter": {
             "action": "send",
             "channel": _ref("channels", "dead", root=""),
             "summary": "Put away a message that cannot be applied, with the reason.",

@@ -77,12 +77,12 @@ class Engine(Taker):
 async def engine(url: str) -> AsyncIterator[Engine]:
     made = Engine(url)
     made.broker.start()
-    burying = asyncio.create_task(made.dead_letters.run())
+    dead_lettering = asyncio.create_task(made.dead_letters.run())
     try:
         await made.broker.ready(30)
         yield made
     finally:
-        burying.cancel()
+        dead_lettering.cancel()
         await made.broker.close()
 
 

@@ -109,7 +109,7 @@ Fault = Callable[[asyncpg.Pool, asyncpg.Connection], Awaitable[None]]
         before_a_migration,
     ],
 )
-async def test_what_the_world_does_to_a_batch_is_worth_another_try(
+async def test_what_the_world_does_to_a_batch_is_worth_another_attempt(
     pool: asyncpg.Pool, superuser: asyncpg.Connection, fault: Fault
 ) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is what is_transient is for
@@ -117,7 +117,9 @@ async def test_what_the_world_does_to_a_batch_is_worth_another_try(
     assert is_transient(caught.value), repr(caught.value)
 
 
-async def test_too_many_connections_are_worth_another_try(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_too_many_connections_are_worth_another_attempt(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
     await superuser.execute(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
     with pytest.raises(asyncpg.TooManyConnectionsError) as caught:
         await asyncpg.connect(database.worker_url)

@@ -118,13 +118,13 @@ async def test_housekeeping_fixes_what_contradicts_the_parked_rows(pool: asyncpg
     await owner.execute("UPDATE nodeledger.node SET parked = 7; DELETE FROM nodeledger.probe")
     await owner.close()
     assert len(await differences(pool)) == 3
-    assert (await keep_house(pool, KEPT)).mended == 4
+    assert (await keep_house(pool, KEPT)).repaired == 4
     assert await differences(pool) == []
     assert [one.command.id for one in await waiting(pool)] == [dead.command.id, lost.command.id]
     outcome = await pool.fetchval("SELECT outcome FROM nodeledger.command WHERE id = $1", dead.command.id)
     assert outcome == '{"status": "parked"}'
     assert await PostgresLedger(pool).due_probes(9, least=1, most=9) == ["lv-1"]
-    assert (await keep_house(pool, KEPT)).mended == 0
+    assert (await keep_house(pool, KEPT)).repaired == 0
 
 
 async def test_a_node_put_again_does_not_count_what_was_answered_in_the_same_batch(pool: asyncpg.Pool) -> None:

@@ -101,7 +101,7 @@ async def let(url: str, *steps: str) -> list[str]:
         for step in steps:
             channel = await connection.channel()
             try:
-                await _try(channel, step)
+                await _attempt(channel, step)
                 done.append(step)
             except (aiormq.exceptions.ChannelAccessRefused, aiormq.exceptions.ChannelNotFoundEntity):
                 pass
@@ -112,7 +112,7 @@ async def _ignored(_message: object) -> None:
     pass
 
 
-async def _try(channel: aio_pika.abc.AbstractChannel, step: str) -> None:
+async def _attempt(channel: aio_pika.abc.AbstractChannel, step: str) -> None:
     verb, _, name = step.partition(" ")
     if verb == "publish":
         name, _, key = name.partition(" ")

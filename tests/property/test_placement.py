@@ -185,7 +185,7 @@ def test_what_an_instance_has_it_may_keep_whatever_the_node_became(
     assert isinstance(place(squeezed, crowded, shape(wish), own=merged([before]), held=[before]), Placement)
 
 
-class Mend:
+class Remedy:
     """Gives a node what the reasons of a refusal say is missing."""
 
     def __init__(self, inventory: dict[str, Any], policy: dict[str, Any]) -> None:
@@ -272,7 +272,7 @@ def test_a_refusal_names_what_if_it_were_there_would_let_the_request_through(kin
         if isinstance(result := place(host, occupancy, shape(other)), Placement):
             occupancy = beside(occupancy, UUID(int=number), result)
     reasons = place(host, occupancy, shape(wish))
-    if isinstance(reasons, Placement) or not Mend(inventory, policy).all_of(reasons):
+    if isinstance(reasons, Placement) or not Remedy(inventory, policy).all_of(reasons):
         return
     if kind == "devices near cells" and {reason.code for reason in reasons} != {"no_device_fit"}:
         return

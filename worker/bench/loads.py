@@ -36,7 +36,7 @@ class Load:
 
     ``nodes`` is how many nodes it is spread over, each of which starts with
     ``filled`` instances. ``stream`` yields commands, given as kind, node and
-    fields, for ever; they must be sent in order. ``fresh`` loads use up their
+    fields, forever; they must be sent in order. ``fresh`` loads use up their
     nodes, which are therefore made anew for each run.
     """
 

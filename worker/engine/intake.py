@@ -36,7 +36,7 @@ class Item:
     the command is safe in the dead letters and only has to be recorded as dead.
     Of one that was delivered before, ``attempts`` is how often other workers began
     and did not finish it, once that is known, and ``counted`` says that this
-    one has counted its own try, which is not over. ``span`` is there where traces are recorded.
+    one has counted its own attempt, which is not over. ``span`` is there where traces are recorded.
     """
 
     command: AnyCommand

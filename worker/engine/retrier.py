@@ -40,7 +40,7 @@ async def attempt(broker: Broker, outgoing: Sequence[Outgoing]) -> NotConfirmed 
 
 
 class Retrier(Generic[_Origin]):
-    """Tries refused messages again, apart from all others.
+    """Sends refused messages again, apart from all others.
 
     Args:
         broker: where they go.
@@ -87,9 +87,9 @@ class Retrier(Generic[_Origin]):
                 async with asyncio.timeout(self.waiting.seconds(clock())):
                     await self._arrived.wait()
             if due := self.waiting.due(clock()):
-                await self._try(due)
+                await self._attempt(due)
 
-    async def _try(self, due: Sequence[Refused[_Origin]]) -> None:
+    async def _attempt(self, due: Sequence[Refused[_Origin]]) -> None:
         failure = await attempt(self._broker, [aside.message for aside in due])
         unanswered, refused, too_large = failure.by_identity() if failure is not None else (set(), set(), set())
         now = asyncio.get_running_loop().time()

@@ -40,7 +40,7 @@ class Retention:
 class Swept:
     """How many rows left, of each kind, and what was done beside it.
 
-    ``mended`` counts nodes and commands that contradicted what is parked, as an
+    ``repaired`` counts nodes and commands that contradicted what is parked, as an
     earlier version could leave them.
     """
 
@@ -48,7 +48,7 @@ class Swept:
     tombstones: int
     dead_letters: int
     resolved: int
-    mended: int
+    repaired: int
     portions_carried: int
     months_made: int
     months_dropped: int
@@ -71,7 +71,7 @@ async def keep_house(pool: asyncpg.Pool, retention: Retention, *, portion: int =
         tombstones=await _purge(pool, "purge_tombstones", retention.tombstones, portion),
         dead_letters=await _purge(pool, "purge_dead_letters", retention.dead_letters, portion),
         resolved=await _resolve_all(pool, portion),
-        mended=await pool.fetchval(statement("mend_parked")),
+        repaired=await pool.fetchval(statement("repair_parked")),
         portions_carried=carried,
         months_made=made,
         months_dropped=dropped,

@@ -33,7 +33,7 @@ class LeanConnection(asyncpg.Connection):
 class Servers:
     """The servers that an address names, of which one is the primary now.
 
-    asyncpg tries them in turn too, but a machine that is silent, as one without
+    asyncpg goes through them in turn too, but a machine that is silent, as one without
     power is, takes up all the time there is, and one that is full ends the
     search. Here each has its share of the time, whatever is wrong with it the
     next is asked, and the one that answered last is asked first.

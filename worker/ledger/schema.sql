@@ -655,13 +655,13 @@ FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION node
 -- nodes and commands. One that was said to be dead while its row waits goes on
 -- waiting, one that was answered waits no more, nodes are counted anew, and
 -- those that nobody would ask are asked.
-CREATE FUNCTION nodeledger.mend_parked() RETURNS bigint
+CREATE FUNCTION nodeledger.repair_parked() RETURNS bigint
 LANGUAGE plpgsql
 AS $$
 DECLARE
     names text[];
     part bigint;
-    mended bigint;
+    repaired bigint;
 BEGIN
     names := ARRAY(
         SELECT n.name FROM nodeledger.node AS n
@@ -678,11 +678,11 @@ BEGIN
         outcome = ((c.outcome::jsonb - 'dead_letter') || '{"status": "parked"}')::text
     FROM nodeledger.parked_command AS p
     WHERE p.node = ANY (names) AND c.id = p.command AND c.status = 'dead';
-    GET DIAGNOSTICS mended = ROW_COUNT;
+    GET DIAGNOSTICS repaired = ROW_COUNT;
     DELETE FROM nodeledger.parked_command AS p USING nodeledger.command AS c
     WHERE p.node = ANY (names) AND c.id = p.command AND c.status IN ('applied', 'rejected');
     GET DIAGNOSTICS part = ROW_COUNT;
-    mended := mended + part;
+    repaired := repaired + part;
     UPDATE nodeledger.node AS n SET parked = x.waiting, generation = n.generation + 1
     FROM (
         SELECT m.id, count(p.seq) FILTER (WHERE p.blocking) AS waiting
@@ -693,12 +693,12 @@ BEGIN
     ) AS x
     WHERE n.id = x.id AND n.parked <> x.waiting;
     GET DIAGNOSTICS part = ROW_COUNT;
-    mended := mended + part;
+    repaired := repaired + part;
     INSERT INTO nodeledger.probe (node, next_at)
     SELECT DISTINCT p.node, now() FROM nodeledger.parked_command AS p ORDER BY p.node
     ON CONFLICT (node) DO NOTHING;
     GET DIAGNOSTICS part = ROW_COUNT;
-    RETURN mended + part;
+    RETURN repaired + part;
 END
 $$;
 

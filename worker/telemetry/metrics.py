@@ -64,11 +64,11 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._gauge("info", "The running version.", "version").labels(version).set(1)
-        self._road()
+        self._command_path()
         self._waiting()
         self._servers()
 
-    def _road(self) -> None:
+    def _command_path(self) -> None:
         self.duplicates = self._counter("commands_duplicate", "Commands whose id had been answered before.")
         self.outcomes = self._counter("outcomes", "Outcomes committed.", "kind", "status")
         self.rejections = self._counter("rejections", "Reasons of rejected commands.", "code")

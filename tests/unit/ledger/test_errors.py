@@ -19,7 +19,7 @@ def postgres_error(state: str, **fields: str) -> asyncpg.PostgresError:
         "53100", "53200", "53300", "53400", "55P03", "57014", "57P01", "57P02", "57P03", "58030",
     ],
 )  # fmt: skip
-def test_the_worlds_faults_are_worth_another_try(state: str) -> None:
+def test_the_worlds_faults_are_worth_another_attempt(state: str) -> None:
     assert is_transient(postgres_error(state))
 
 
@@ -32,7 +32,7 @@ def test_a_commands_own_faults_are_not(state: str) -> None:
     "error",
     [OSError("unreachable"), ConnectionResetError(), TimeoutError(), asyncpg.InterfaceError("connection is closed")],
 )
-def test_a_lost_connection_is_worth_another_try(error: Exception) -> None:
+def test_a_lost_connection_is_worth_another_attempt(error: Exception) -> None:
     assert is_transient(error)
 
 

@@ -1,1 +1,0 @@
-SELECT nodeledger.mend_parked();

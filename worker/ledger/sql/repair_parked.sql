@@ -1,0 +1,1 @@
+SELECT nodeledger.repair_parked();
