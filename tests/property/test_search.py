@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from schemas.commands import Shape
 from tests.unit.accounting.builders import host
-from worker.accounting.host.devices import Demand, Stock
+from worker.accounting.host.devices import Stock
 from worker.accounting.host.modes import bits, union
 from worker.accounting.placing import layout as topology
 from worker.accounting.placing import matching, nearby, place, search
+from worker.accounting.placing.demand import Demand
 from worker.accounting.placing.flow import Choice
 from worker.accounting.placing.matching import Tiers
 from worker.accounting.placing.search import Surroundings

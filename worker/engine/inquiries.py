@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from worker.accounting.rules.audits import Domain
-    from worker.accounting.state.view import DomainState
+    from worker.accounting.state.domains import Domain, DomainState
     from worker.engine.batch import Inquiry
     from worker.engine.ports import Hypervisors
 

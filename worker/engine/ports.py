@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from schemas import Inventory
     from schemas.outcomes import Status
     from worker.accounting.post import Posting
-    from worker.accounting.rules.audits import Domain
-    from worker.accounting.state.view import DomainState, View
+    from worker.accounting.state.domains import Domain, DomainState
+    from worker.accounting.state.view import View
 
 
 class HypervisorUnreachable(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake

@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from schemas import VERSION, Claim, MalformedCommandError, parse_command
 from worker.accounting.placing.repeat import Room, obstacles, room_for
-from worker.accounting.rules.decision import reason
+from worker.accounting.reasons.refusals import refusal
 from worker.errors import UsageError
 from worker.ledger.nodes import walk_nodes
 
@@ -106,4 +106,4 @@ def read_claim(text: bytes) -> tuple[Claim, list[str] | None]:
 
 
 def _unknown(name: str) -> Fit:
-    return Fit(name, 0, False, [reason("node_unknown", f"node {name} is not registered", node=name)], None)
+    return Fit(name, 0, False, [refusal("node_unknown", f"node {name} is not registered", node=name)], None)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from schemas.policy import Policy
     from schemas.requests import Affinity, DeviceMatch, DeviceRequest
     from worker.accounting.host.modes import Mode
-    from worker.accounting.placing.assortment import Assortment
     from worker.accounting.work import Work
 
 _Key = TypeVar("_Key")
@@ -79,27 +78,6 @@ class Stock(NamedTuple):
         if mask.bit_count() < len(self.units):
             return sum(self.units.get(number, 1) for number in bits(mask))
         return mask.bit_count() + sum(left - 1 for number, left in self.units.items() if mask >> number & 1)
-
-
-class Demand(NamedTuple):
-    """What one instance wants of a host's devices, beside what is left.
-
-    ``kept`` are the offers it holds for each request, ``assortment`` is what is
-    left as its requests tell it apart, and ``work`` how much may be spent on
-    finding out what it can have.
-    """
-
-    catalog: Catalog
-    stock: Stock
-    wants: Sequence[Want]
-    kept: Sequence[int]
-    assortment: Assortment
-    work: Work
-
-    def explaining(self) -> Demand:
-        """The same once it is refused: what is found out further is for the reasons."""
-        self.assortment.work = self.work.reasons
-        return self._replace(work=self.work.reasons)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from worker.accounting.host.cells import HostCell, Room
     from worker.accounting.host.compiled import Host
     from worker.accounting.host.cpus import Packing
-    from worker.accounting.host.devices import Demand
+    from worker.accounting.placing.demand import Demand
     from worker.accounting.placing.fitting import Lack
     from worker.accounting.placing.flow import Choice
     from worker.accounting.placing.guests import Guest, GuestCell, Need

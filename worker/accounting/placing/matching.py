@@ -19,7 +19,8 @@ from worker.accounting.placing.selection import Asked, select
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.accounting.host.devices import Catalog, Demand
+    from worker.accounting.host.devices import Catalog
+    from worker.accounting.placing.demand import Demand
 
 Tiers = tuple[tuple[int, ...], ...]
 """Where one request may take from: steps that each allow more, each a sequence of masks to empty in order."""

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from schemas.requests import Affinity
     from worker.accounting.host.cells import HostCell
-    from worker.accounting.host.devices import Catalog, Demand, Want
+    from worker.accounting.host.devices import Catalog, Want
+    from worker.accounting.placing.demand import Demand
     from worker.accounting.placing.flow import Choice
     from worker.accounting.placing.guests import Guest
     from worker.accounting.placing.matching import Tiers

@@ -5,17 +5,18 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from worker.accounting.host.capacity import limit_breaches, shortages
 from worker.accounting.host.compiled import without_pinned
-from worker.accounting.host.devices import Demand, Stock
+from worker.accounting.host.devices import Stock
 from worker.accounting.placing.assortment import Assortment
+from worker.accounting.placing.demand import Demand
 from worker.accounting.placing.guests import device_contradictions, guest_of
 from worker.accounting.placing.keeping import former_of, kept_offers
 from worker.accounting.placing.layout import Layout, lay
 from worker.accounting.placing.matching import choose, everywhere
-from worker.accounting.placing.traits import trait_breaches
+from worker.accounting.reasons.amounts import limit_breaches, shortages
 from worker.accounting.reasons.devices import why_no_devices
 from worker.accounting.reasons.refusals import too_complex, unexplained
+from worker.accounting.reasons.traits import trait_breaches
 from worker.accounting.state.occupancy import Placement
 from worker.accounting.work import TooComplexError, Work
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from worker.accounting.host.compiled import without_pinned
 from worker.accounting.placing.place import place
-from worker.accounting.rules.decision import reason
+from worker.accounting.reasons.refusals import refusal
 from worker.accounting.state.occupancy import Occupancy, Placement
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ def obstacles(node: Node) -> list[Reason]:
     """What keeps every claim off a node today, whatever it asks for."""
     found = []
     if not node.policy.enabled:
-        found.append(reason("node_disabled", f"node {node.name} is disabled", node=node.name))
+        found.append(refusal("node_disabled", f"node {node.name} is disabled", node=node.name))
     if node.hypervisor is not None and node.reachable is False:
         detail = "the hypervisor did not answer when it was asked last: a claim would be parked"
-        found.append(reason("hypervisor_unreachable", detail, node=node.name))
+        found.append(refusal("hypervisor_unreachable", detail, node=node.name))
     elif node.parked:
         detail = f"a claim would wait behind {node.parked} parked commands"
-        found.append(reason("hypervisor_unreachable", detail, node=node.name))
+        found.append(refusal("hypervisor_unreachable", detail, node=node.name))
     elif node.host is None:
-        found.append(reason("hypervisor_unreachable", "the node was never observed", node=node.name))
+        found.append(refusal("hypervisor_unreachable", "the node was never observed", node=node.name))
     return found
 
 

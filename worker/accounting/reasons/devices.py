@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from schemas.outcomes import Reason
-    from worker.accounting.host.devices import Demand, Want
+    from worker.accounting.host.devices import Want
+    from worker.accounting.placing.demand import Demand
     from worker.accounting.placing.matching import Tiers
 
 MAX_SHOWN: Final = 64

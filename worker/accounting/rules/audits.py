@@ -12,7 +12,7 @@ delete it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 from worker.accounting.rules.decision import Decision, refuse
 from worker.accounting.state.instances import Holding, Instance, shape_of
@@ -25,48 +25,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from schemas import Audit
+    from worker.accounting.state.domains import Domain
     from worker.accounting.state.view import Node, View
 
 _ORPHANED: Final = '{"resources":{"vcpus":1,"memory_mib":1}}'
 """What an orphan is taken to have asked for: nobody knows, and nobody will ask again."""
 
 Kind = Literal["orphan", "ghost", "amount", "pins", "devices", "unreadable"]
-
-
-class Domain(Protocol):
-    """A domain as its hypervisor knows it; see :class:`worker.hypervisor.domains.Domain`."""
-
-    @property
-    def uuid(self) -> UUID:
-        """Its UUID, which is its instance."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def active(self) -> bool:
-        """Whether it runs."""
-
-    @property
-    def vcpus(self) -> int:
-        """Its vCPUs."""
-
-    @property
-    def memory_mib(self) -> int:
-        """Its memory, in MiB."""
-
-    @property
-    def pinned_cpus(self) -> frozenset[int]:
-        """Host CPUs a vCPU is pinned to alone."""
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """PCI addresses it was given."""
-
-    @property
-    def fault(self) -> str | None:
-        """Why its description cannot be read, if it cannot."""
 
 
 @dataclass(frozen=True, slots=True)

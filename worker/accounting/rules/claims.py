@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from worker.accounting.reasons.refusals import Collected
-from worker.accounting.rules.decision import Decision, reason, rejected
+from worker.accounting.reasons.refusals import Collected, refusal
+from worker.accounting.rules.decision import Decision, rejected
 from worker.accounting.rules.fit import fit, unreachable
 from worker.accounting.state.instances import Holding, Instance, request_of
 from worker.accounting.state.occupancy import Placement, planned
@@ -50,7 +50,7 @@ def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -
     work = Work(most=min(MOST_REASONS, _LISTED_IN_ALL // len(names)))
     for name in names:
         if command.candidates and name in view.nodes and view.nodes[name].parked:
-            refusals.add([reason("hypervisor_unreachable", f"other commands wait for {name}", node=name)])
+            refusals.add([refusal("hypervisor_unreachable", f"other commands wait for {name}", node=name)])
             continue
         result = fit(view, name, member, now, work, _orphaned(view, member, name))
         if isinstance(result, Placement):
@@ -129,17 +129,17 @@ def _barred(view: View, member: ClaimMember) -> list[Reason]:
     if instance is None:
         return []
     if instance.deleted_at is not None:
-        return [reason("superseded", f"instance {instance.id} was deleted", node=member.node)]
+        return [refusal("superseded", f"instance {instance.id} was deleted", node=member.node)]
     if instance.revision is not None and member.revision is not None and member.revision <= instance.revision:
         return [
-            reason(
+            refusal(
                 "stale", f"revision {member.revision} is not above the applied {instance.revision}", node=member.node
             )
         ]
     if instance.holdings and not _adoptable(instance, member.node):
         where = ", ".join(instance.nodes())
         return [
-            reason("instance_exists", f"instance {instance.id} already holds resources on {where}", node=member.node)
+            refusal("instance_exists", f"instance {instance.id} already holds resources on {where}", node=member.node)
         ]
     return []
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic_core import to_json
 
 from schemas import Reason
-from worker.accounting.reasons.refusals import MOST_BYTES, collected
+from worker.accounting.reasons.refusals import MOST_BYTES, collected, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,11 +61,6 @@ def unanswerable(decision: Decision) -> int:
     return size if size > MOST_BYTES else 0
 
 
-def reason(code: ReasonCode, detail: str, *, node: str | None = None, resource: str | None = None) -> Reason:
-    """A reason without figures."""
-    return Reason.model_construct(code=code, detail=detail, node=node, resource=resource)
-
-
 def rejected(node: str, reasons: Sequence[Reason]) -> Decision:
     """A refusal with every reason for it; too many are summed up."""
     return Decision("rejected", node, collected(reasons))
@@ -73,4 +68,4 @@ def rejected(node: str, reasons: Sequence[Reason]) -> Decision:
 
 def refuse(node: str, code: ReasonCode, detail: str) -> Decision:
     """A refusal for one reason."""
-    return Decision("rejected", node, (reason(code, detail, node=node),))
+    return Decision("rejected", node, (refusal(code, detail, node=node),))

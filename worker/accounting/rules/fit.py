@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from worker.accounting.placing.growth import grows
 from worker.accounting.placing.place import place
-from worker.accounting.rules.decision import reason
+from worker.accounting.reasons.refusals import refusal
 from worker.accounting.rules.nodes import inventory_needed
 from worker.accounting.state.instances import thread_policy_of
 from worker.accounting.state.occupancy import merged
@@ -39,7 +39,7 @@ def fit(
     """
     node = view.nodes.get(name)
     if node is None:
-        return [reason("node_unknown", f"node {name} is not registered", node=name)]
+        return [refusal("node_unknown", f"node {name} is not registered", node=name)]
     missing = inventory_needed(view, node, now)
     if isinstance(missing, Question):
         return missing
@@ -53,14 +53,14 @@ def fit(
 
 def _fit_new(node: Node, shape: Shape, work: Work) -> Placement | list[Reason]:
     if node.host is None:
-        return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
+        return [refusal("hypervisor_unreachable", "the node was never observed", node=node.name)]
     result = place(node.host, node.occupancy, shape, work=work)
     return result if node.policy.enabled else _refused(node, result)
 
 
 def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], work: Work) -> Placement | list[Reason]:
     if node.host is None:
-        return [reason("hypervisor_unreachable", "the node was never observed", node=node.name)]
+        return [refusal("hypervisor_unreachable", "the node was never observed", node=node.name)]
     held = [holding.placement for holding in own]
     result = place(
         node.host,
@@ -82,7 +82,7 @@ def _refused(node: Node, result: Placement | list[Reason]) -> list[Reason]:
 
 
 def _disabled(node: Node) -> Reason:
-    return reason("node_disabled", f"node {node.name} is disabled: nothing on it may grow", node=node.name)
+    return refusal("node_disabled", f"node {node.name} is disabled: nothing on it may grow", node=node.name)
 
 
 def unreachable(reasons: Sequence[Reason]) -> bool:

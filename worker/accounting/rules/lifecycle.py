@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from schemas.commands import InstanceCommand
-from worker.accounting.rules.decision import Decision, reason
+from worker.accounting.reasons.refusals import refusal
+from worker.accounting.rules.decision import Decision
 from worker.accounting.state.instances import RELEASING_STATES, Instance
 from worker.accounting.state.view import Question
 
@@ -72,9 +73,9 @@ def _still_there(view: View, asked: Iterable[tuple[str, UUID]], instance: UUID) 
     for name, _ in sorted(asked):
         state = view.facts.domains[name, instance]
         if state is None:
-            yield reason("hypervisor_unreachable", f"the hypervisor of {name} does not answer", node=name)
+            yield refusal("hypervisor_unreachable", f"the hypervisor of {name} does not answer", node=name)
         elif state == "running":
-            yield reason("domain_still_running", f"the domain of {instance} still runs on {name}", node=name)
+            yield refusal("domain_still_running", f"the domain of {instance} still runs on {name}", node=name)
 
 
 def expire(view: View, command: Expire, now: datetime) -> Decision | Question:
@@ -93,7 +94,7 @@ def expire(view: View, command: Expire, now: datetime) -> Decision | Question:
         return Question(domains=frozenset(unanswered))
     states = [(holding, view.facts.domains[key]) for holding, key in asked]
     if any(state is None for _, state in states):
-        return Decision("parked", command.node, (reason("hypervisor_unreachable", "", node=command.node),))
+        return Decision("parked", command.node, (refusal("hypervisor_unreachable", "", node=command.node),))
     seen = {holding.role for holding, state in states if state != "absent"}
     after = instance
     if any(holding.role != "move_destination" for holding in due):

@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from worker.accounting.host.compiled import build_host
-from worker.accounting.notices import notices
-from worker.accounting.rules.decision import Decision, reason, refuse
+from worker.accounting.reasons.refusals import refusal
+from worker.accounting.rules.decision import Decision, refuse
+from worker.accounting.rules.notices import notices
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Node, Question
 
@@ -181,7 +182,7 @@ def inventory_needed(view: View, node: Node, now: datetime) -> Question | Reason
         if observation.inventory is not None and other is None:
             return None
         detail = observation.detail if other is None else _taken(node.name, other)
-        return reason("hypervisor_unreachable", detail, node=node.name)
+        return refusal("hypervisor_unreachable", detail, node=node.name)
     age = timedelta(seconds=node.policy.max_inventory_age_seconds)
     if node.observed_at is not None and now - age <= node.observed_at <= now:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -12,11 +12,9 @@ if TYPE_CHECKING:
 
     from schemas import Inventory, Policy
     from worker.accounting.host.compiled import Host
-    from worker.accounting.rules.audits import Domain
+    from worker.accounting.state.domains import Domain, DomainState
     from worker.accounting.state.instances import Instance
     from worker.accounting.state.occupancy import Occupancy
-
-DomainState = Literal["absent", "shut_off", "running"]
 
 
 @dataclass(slots=True)
