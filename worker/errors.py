@@ -30,7 +30,8 @@ The rest are defined beside the code that raises them:
   * XmlFault: a hypervisor's document cannot be used
   * TooComplexError: a decision would take more steps than one may
   * StatementError: a statement and what is bound to it do not go together
-  * DoubleUseError: a CPU or a device was about to be given twice
+  * BrokenInvariantError: a decision would leave a state that cannot be
+    * DoubleUseError: a CPU or a device was about to be given twice
 
 Those named after a state of the world (unavailable, unreachable, conflict)
 are waited out by who meets them; the others need somebody who acts on their

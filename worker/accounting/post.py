@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 _Key = TypeVar("_Key", int, str)
 
 
-class DoubleUseError(NodeledgerError):
-    """A CPU or a device was about to be given twice. A decision that gets here is a bug; nothing was changed."""
+class BrokenInvariantError(NodeledgerError):
+    """A decision would leave the view in a state that cannot be. It is a bug; the view is not to be used any more."""
+
+
+class DoubleUseError(BrokenInvariantError):
+    """A CPU or a device was about to be given twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ def post(view: View, command: Command | Expire, decision: Decision) -> list[Post
 
     Raises:
         DoubleUseError: the decision would give a CPU or device twice.
+        BrokenInvariantError: it would release what is not held, or more than is used.
     """
     postings: list[Posting] = []
     touched: set[str] = set()
@@ -125,6 +130,8 @@ def _shift(occupancy: Occupancy, old: Sequence[Placement], new: Sequence[Placeme
         if delta:
             deltas[counter] = delta
             left = used.pop(counter, 0) + delta
+            if left < 0:
+                raise BrokenInvariantError(f"{counter} was about to be used {left} times: more is released than taken")
             if left:
                 used[counter] = left
     return deltas
@@ -138,7 +145,8 @@ def _mark(holders: dict[_Key, UUID], holder: UUID, old: frozenset[_Key], new: fr
         if key in holders:
             raise DoubleUseError(f"{key} is held by {holders[key]} and was about to be given to {holder}")
     for key in old - new:
-        del holders[key]
+        if holders.pop(key, None) != holder:
+            raise BrokenInvariantError(f"{key} was about to be given back by {holder}, which does not hold it")
     for key in new - old:
         holders[key] = holder
     return True

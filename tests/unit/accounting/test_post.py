@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from schemas import Policy
-from worker.accounting.post import DoubleUseError, post
+from worker.accounting.post import BrokenInvariantError, DoubleUseError, post
 from worker.accounting.rules.decision import Decision
 from worker.accounting.rules.lifecycle import Expire
 from worker.accounting.state.instances import Holding, Instance
@@ -88,3 +88,23 @@ def test_a_change_of_cpus_alone_is_a_line_of_the_ledger_too() -> None:
     hold(ledger, ONE, held({"pcpus": 1}, 1))
     assert hold(ledger, ONE, held({"pcpus": 1}, 2)) == [{}]
     assert ledger.nodes["n"].occupancy.pinned == {2: ONE}
+
+
+def test_use_never_falls_below_nothing() -> None:
+    ledger = view()
+    hold(ledger, ONE, held({"vcpus": 3}))
+    ledger.nodes["n"].occupancy.used["vcpus"] = 2
+    with pytest.raises(BrokenInvariantError, match="vcpus"):
+        hold(ledger, ONE)
+
+
+@pytest.mark.parametrize("holder", [None, TWO])
+def test_nobody_gives_back_what_another_holds(holder: UUID | None) -> None:
+    ledger = view()
+    hold(ledger, ONE, held({}, 4))
+    if holder is None:
+        del ledger.nodes["n"].occupancy.pinned[4]
+    else:
+        ledger.nodes["n"].occupancy.pinned[4] = holder
+    with pytest.raises(BrokenInvariantError, match="4"):
+        hold(ledger, ONE)
