@@ -107,7 +107,7 @@ async def test_a_message_that_cannot_be_taken_is_in_the_dead_letters_as_poison_a
             raise RecursionError("nobody thought of it")
         return receive(delivery, shards)
 
-    monkeypatch.setattr("worker.engine.services.receive", fails_on_poison)
+    monkeypatch.setattr("worker.engine.intake.receive", fails_on_poison)
     async with engine(vhost.url) as worker:
         worker.publish(table([]), b"poison")
         worker.publish(table([]), GOOD)
