@@ -10,10 +10,9 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from schemas.commands import KINDS
+
 _MAX_BYTES: Final = 1024 * 1024
-_KINDS: Final = (
-    "abort", "audit", "claim", "confirm", "delete", "migrate", "node.put", "node.remove", "resize", "revert", "update",
-)  # fmt: skip
 
 
 class RulesError(ValueError):
@@ -26,7 +25,7 @@ def matcher(pattern: str) -> re.Pattern[str]:
 
 
 def _known_kind(pattern: str) -> str:
-    if not any(matcher(pattern).fullmatch(kind) for kind in _KINDS):
+    if not any(matcher(pattern).fullmatch(kind) for kind in KINDS):
         raise ValueError("matches no kind of command")
     return pattern
 
