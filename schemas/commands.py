@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, cast, get_arg
 
 from pydantic import Field, StringConstraints, TypeAdapter, WithJsonSchema, model_validator
 
-from schemas.base import Identifier, Label, Model, Moment, NodeName, Printable, Text
+from schemas.base import WRITTEN, Identifier, Label, Model, Moment, NodeName, Text
 from schemas.inventory import Inventory
 from schemas.policy import Policy
 from schemas.requests import DeviceRequest, Resources, Tags, Topology, Traits
@@ -69,7 +69,7 @@ class NodePut(CommandBase):
     """Registers a node or replaces its settings."""
 
     kind: Literal["node.put"]
-    hypervisor: Annotated[str, StringConstraints(min_length=1, max_length=1024), Printable] | None = None
+    hypervisor: Annotated[str, StringConstraints(min_length=1, max_length=1024), WRITTEN] | None = None
     """The libvirt URI that the inventory is observed at; or give ``inventory``."""
     inventory: Inventory | None = None
     """What the node has, for a node without a hypervisor to ask."""
