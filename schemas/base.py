@@ -31,7 +31,7 @@ _TIME = f"^{_DAY}[Tt]{_CLOCK}$"
 _DECIMAL = r"^[0-9]{1,4}(?:\.[0-9]{1,6})?$"
 
 # Every code point but the controls (Cc), the line and paragraph separators, the surrogates, the noncharacters, and the
-# planes 4 to 13, of which nothing is assigned. What else is unassigned is so in one version of Unicode only; it is taken:
+# planes 4 to 13, of which nothing is assigned. What else one version of Unicode does not assign is taken, since
 # a text must not be a command for one worker of a pool and malformed for another.
 _WRITABLE = (
     r" -~\u00A0-\u2027\u202A-\uD7FF\uE000-\uFDCF\uFDF0-\uFFFD"
