@@ -60,7 +60,8 @@ def _channels(kinds: list[str]) -> Json:
             "address": "{shard}",
             "description": (
                 f"Quorum queues `{command_queue(0)}` and on, one a shard, each with a single active consumer and bound "
-                "by its shard. A node's commands take effect in the order of its queue."
+                "by its shard. A node's commands take effect in the order of its queue. What expires in one "
+                f"goes to `{DEAD_EXCHANGE}`; use `expires_at`, which is answered."
             ),
             "parameters": {
                 "shard": {
@@ -127,10 +128,10 @@ def _operations(kinds: list[str]) -> Json:
             "messages": [{"$ref": "#/channels/outcomes/messages/outcome"}],
             "bindings": {"amqp": {"deliveryMode": 2, **_BINDING}},
         },
-        "bury": {
+        "dead_letter": {
             "action": "send",
             "channel": _ref("channels", "dead", root=""),
-            "summary": "Put away a message that cannot be applied, with the reason.",
+            "summary": "Dead-letter a message that cannot be applied, with the reason.",
             "messages": [{"$ref": "#/channels/dead/messages/dead"}],
             "bindings": {"amqp": {"deliveryMode": 2, **_BINDING}},
         },

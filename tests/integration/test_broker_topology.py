@@ -119,7 +119,7 @@ async def test_queues_without_a_dead_letter_exchange_are_used_and_named(
         assert [finding.subject for finding in findings] == [
             f"queue nodeledger.commands.0{shard}" for shard in range(SHARDS)
         ]
-        assert all("expires" in finding.problem and "reshard" in finding.remedy for finding in findings)
+        assert all("expires" in finding.problem and "set_policy" in finding.remedy for finding in findings)
         assert not any(finding.blocking for finding in findings)
         assert findings == await topology.check(link, SHARDS + 1)
         await topology.ensure(link, SHARDS, declare=True)

@@ -43,7 +43,12 @@ POLICY: Final = (
     "if it has no other policy, run "
     """`rabbitmqctl set_policy nodeledger '^nodeledger[.]' '{"delivery-limit": 1000000000}' --apply-to queues`"""
 )
-KEEP: Final = "have producers set no `expiration`, or reshard: `nodeledger topology reshard` declares its queues anew"
+# Of all policies that match a queue the one of the highest priority applies alone, so that this one says both.
+KEEP: Final = (
+    "if it has no other policy, run `rabbitmqctl set_policy --priority 1 --apply-to queues nodeledger-commands "
+    """'^nodeledger[.]commands[.]' '{"delivery-limit": 1000000000, "dead-letter-exchange": "nodeledger.dead", """
+    """"dead-letter-strategy": "at-least-once", "overflow": "reject-publish"}'`"""
+)
 
 Arguments = dict[str, str | int | bool]
 
@@ -173,7 +178,7 @@ def _queue_part(name: str, kind: Arguments, unlimited: Arguments, expired: Argum
     if expired:
         formerly.append((_queue(name, kind | unlimited), LOSES, KEEP))
     if unlimited and expired:
-        formerly.append((_queue(name, kind), f"{DROPS}, and {LOSES}", f"{POLICY} and {KEEP}"))
+        formerly.append((_queue(name, kind), f"{DROPS}, and {LOSES}", KEEP))
     return _Part(f"queue {name}", _queue(name, kind | unlimited | expired), tuple(formerly))
 
 
