@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, StringConstraints
 
-from schemas.base import Printable
+from schemas.base import WRITTEN
 
 _PCI: Final = re.compile(r"(?:([0-9a-f]{1,8}):)?([0-9a-f]{1,2}):([0-9a-f]{1,2})\.([0-7])", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9a-f]{1,8}", re.ASCII)
@@ -53,6 +53,6 @@ DeviceAddress = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,127}$"), AfterValidator(device_address)
 ]
 AddressPattern = Annotated[
-    str, StringConstraints(min_length=1, max_length=64), Printable, AfterValidator(address_pattern)
+    str, StringConstraints(min_length=1, max_length=64), WRITTEN, AfterValidator(address_pattern)
 ]
 """An address that may hold ``*``, ``?`` and ``[...]``."""

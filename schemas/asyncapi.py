@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from schemas.commands import MAX_BODY_BYTES, VERSION
 from schemas.examples import COMMANDS, OUTCOME
+from schemas.outcomes import Status
 from schemas.routing import (
     COMMAND_EXCHANGE,
     DEAD_EXCHANGE,
@@ -59,7 +60,8 @@ def _channels(kinds: list[str]) -> Json:
             "address": "{shard}",
             "description": (
                 f"Quorum queues `{command_queue(0)}` and on, one a shard, each with a single active consumer and bound "
-                "by its shard. A node's commands take effect in the order of its queue."
+                "by its shard. A node's commands take effect in the order of its queue. What expires in one "
+                f"goes to `{DEAD_EXCHANGE}`; use `expires_at`, which is answered."
             ),
             "parameters": {
                 "shard": {
@@ -77,8 +79,8 @@ def _channels(kinds: list[str]) -> Json:
             "address": "{kind}.{status}.{node}",
             "description": "Outcomes, for whoever binds a queue. One that nobody takes stays readable in the database.",
             "parameters": {
-                "kind": {"description": "The command's kind; `node.put` and `node.remove` are two words of the key."},
-                "status": {"enum": ["applied", "rejected", "parked", "dead"]},
+                "kind": {"description": f"The command's kind; {_dotted(kinds)} are two words of the key."},
+                "status": {"enum": list(get_args(Status))},
                 "node": {"description": "The node's name, its dots as dashes."},
             },
             "messages": {"outcome": _ref("messages", "outcome")},
@@ -96,6 +98,10 @@ def _channels(kinds: list[str]) -> Json:
             "bindings": {"amqp": {"is": "queue", "queue": _durable(DEAD_QUEUE), **_BINDING}},
         },
     }
+
+
+def _dotted(kinds: list[str]) -> str:
+    return " and ".join(f"`{kind}`" for kind in kinds if "." in kind)
 
 
 def _operations(kinds: list[str]) -> Json:
@@ -125,7 +131,7 @@ def _operations(kinds: list[str]) -> Json:
         "dead_letter": {
             "action": "send",
             "channel": _ref("channels", "dead", root=""),
-            "summary": "Put away a message that cannot be applied, with the reason.",
+            "summary": "Dead-letter a message that cannot be applied, with the reason.",
             "messages": [{"$ref": "#/channels/dead/messages/dead"}],
             "bindings": {"amqp": {"deliveryMode": 2, **_BINDING}},
         },

@@ -8,7 +8,17 @@ from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    GetPydanticSchema,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema, core_schema
 
 MAX_AMOUNT: Final = 2**40
@@ -19,7 +29,16 @@ _DAY = r"(?:19[7-9][0-9]|2[0-9]{3})-[0-9]{2}-[0-9]{2}"
 _CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 _TIME = f"^{_DAY}[Tt]{_CLOCK}$"
 _DECIMAL = r"^[0-9]{1,4}(?:\.[0-9]{1,6})?$"
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+# Every code point but the controls (Cc), the line and paragraph separators, the surrogates, the noncharacters, and the
+# planes 4 to 13, of which nothing is assigned. What else one version of Unicode does not assign is taken, since
+# a text must not be a command for one worker of a pool and malformed for another.
+_WRITABLE = (
+    r" -~\u00A0-\u2027\u202A-\uD7FF\uE000-\uFDCF\uFDF0-\uFFFD"
+    "\U00010000-\U0001fffd\U00020000-\U0002fffd\U00030000-\U0003fffd"
+    "\U000e0000-\U000efffd\U000f0000-\U000ffffd\U00100000-\U0010fffd"
+)
+_LAYOUT = r"\t\n"
 
 
 class Model(BaseModel):
@@ -78,16 +97,30 @@ def _decimal_json(bound: Literal["minimum", "exclusiveMinimum"]) -> WithJsonSche
     return WithJsonSchema({"anyOf": [{"type": "string", "pattern": _DECIMAL}, number]})
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("holds characters that cannot be printed")
-    return text
+class Written:
+    """Text of characters that can be written, by a rule that is the same whatever version of Unicode a program knows.
 
+    ``lines`` also allows tabs and ends of lines.
+    """
 
-def _no_control(text: str) -> str:
-    if _CONTROL.search(text):
-        raise ValueError("holds control characters")
-    return text
+    def __init__(self, *, lines: bool = False) -> None:
+        self.pattern: Final = f"^[{_WRITABLE}{_LAYOUT if lines else ''}]*$"
+        self._allowed: Final = re.compile(self.pattern)
+
+    def allows(self, text: str) -> bool:
+        """Whether every character may be there."""
+        return (text.isascii() and text.isprintable()) or self._allowed.fullmatch(text) is not None
+
+    def _check(self, text: str) -> str:
+        if not self.allows(text):
+            raise ValueError("holds control or unassigned characters")
+        return text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": self.pattern}
 
 
 def _by_key(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -106,9 +139,9 @@ Moment = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME}),
 ]
 NodeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
-Printable = AfterValidator(_printable)
-Label = Annotated[str, StringConstraints(min_length=1, max_length=255), Printable]
-Text = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_no_control)]
+WRITTEN: Final = Written()
+Label = Annotated[str, StringConstraints(min_length=1, max_length=255), WRITTEN]
+Text = Annotated[str, StringConstraints(max_length=1024), Written(lines=True)]
 ResourceName = Annotated[str, StringConstraints(pattern=r"^CUSTOM_[A-Z0-9_]{1,248}$")]
 TraitName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,254}$")]
 HexId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4}$", to_lower=True)]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, cast, get_args
 
 from pydantic import Field, StringConstraints, TypeAdapter, WithJsonSchema, model_validator
 
-from schemas.base import Identifier, Label, Model, Moment, NodeName, Printable, Text
+from schemas.base import WRITTEN, Identifier, Label, Model, Moment, NodeName, Text
 from schemas.inventory import Inventory
 from schemas.policy import Policy
 from schemas.requests import DeviceRequest, Resources, Tags, Topology, Traits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 VERSION = 1
 MAX_BODY_BYTES = 256 * 1024
@@ -69,7 +69,7 @@ class NodePut(CommandBase):
     """Registers a node or replaces its settings."""
 
     kind: Literal["node.put"]
-    hypervisor: Annotated[str, StringConstraints(min_length=1, max_length=1024), Printable] | None = None
+    hypervisor: Annotated[str, StringConstraints(min_length=1, max_length=1024), WRITTEN] | None = None
     """The libvirt URI that the inventory is observed at; or give ``inventory``."""
     inventory: Inventory | None = None
     """What the node has, for a node without a hypervisor to ask."""
@@ -238,6 +238,13 @@ AnyCommand = Annotated[Command, Field(discriminator="kind")]
 COMMAND: TypeAdapter[Command] = TypeAdapter(AnyCommand)
 """Validates any command; see :func:`schemas.parsing.parse_command` for bytes from a queue."""
 
-KINDS: frozenset[str] = frozenset(
-    {"node.put", "node.remove", "claim", "resize", "migrate", "confirm", "revert", "abort", "update", "delete", "audit"}
-)
+
+def kind_of(model: type[Command]) -> str:
+    """The kind of the commands that a model reads."""
+    return str(get_args(model.model_fields["kind"].annotation)[0])
+
+
+MODELS: Final[Mapping[str, type[Command]]] = {kind_of(model): model for model in get_args(Command)}
+"""The model of each kind: every list of kinds is taken from here."""
+
+KINDS: Final = frozenset(MODELS)

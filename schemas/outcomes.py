@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 
 from schemas.base import Identifier, Model, Moment
 from schemas.commands import VERSION, Version
+from schemas.requests import DeviceType
 
 Status = Literal["applied", "rejected", "parked", "dead"]
 ReasonCode = Literal[
@@ -22,7 +23,7 @@ NoticeCode = Literal[
 ]  # fmt: skip
 DeadReason = Literal[
     "malformed", "too_large", "unknown_kind", "unsupported_version", "id_reuse", "misrouted", "poison",
-    "hypervisor_timeout",
+    "hypervisor_timeout", "expired_in_queue",
 ]  # fmt: skip
 
 
@@ -85,12 +86,19 @@ class AssignedDevice(Answer):
     name: str
     address: str
     mdev_type: str | None = None
+    type: DeviceType | None = None
+    cell: int | None = None
+    """The host cell it is on; null where that is not known."""
+    parent: str | None = None
+    """Address of a virtual function's physical one, where it is known."""
 
 
 class Assignment(Answer):
     """What the hypervisor's domain XML needs."""
 
     cells: list[AssignedCell] = []
+    shared_cpus: str | None = None
+    """Where vCPUs without a host CPU of their own and the emulator run; null: anywhere."""
     devices: list[AssignedDevice] = []
 
 
@@ -107,6 +115,14 @@ class MemberAssignment(Answer):
     instance: Identifier
     node: str
     assignment: Assignment
+
+
+class DeadLettered(Answer):
+    """Why a command is in the dead letters."""
+
+    reason: DeadReason
+    detail: str
+    """The reason as a sentence for people; its wording may change."""
 
 
 class Outcome(Answer):
@@ -134,3 +150,5 @@ class Outcome(Answer):
     """What is worth knowing though the command was applied."""
     drift: list[dict[str, object]] | None = None
     """What an audit found to differ between ledger and hypervisor."""
+    dead_letter: DeadLettered | None = None
+    """Given where ``status`` is ``dead``."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, NoReturn
+from typing import Final
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
@@ -71,19 +72,25 @@ def _keys_in(value: object) -> int:
 
 
 def _refuse_repeated_keys(body: bytes, command: Command) -> None:
-    def pairs(items: list[tuple[str, object]]) -> None:
-        names: set[str] = set()
-        for name, _ in items:
-            if name in names:
-                fail(name)
-            names.add(name)
-
-    def fail(name: str) -> NoReturn:
+    if (name := repeated_key(body)) is not None:
         raise MalformedCommandError(
             "malformed", f"{shown(name)}: is given twice", id=command.id, node=command.node, kind=command.kind
         )
 
-    json.loads(body, object_pairs_hook=pairs)
+
+def repeated_key(text: bytes) -> str | None:
+    """A key that an object of well-formed JSON has twice, of which readers would take one or the other."""
+    repeated: list[str] = []
+
+    def pairs(items: list[tuple[str, object]]) -> None:
+        names: set[str] = set()
+        for name, _ in items:
+            if name in names:
+                repeated.append(name)
+            names.add(name)
+
+    json.loads(text, object_pairs_hook=pairs)
+    return repeated[0] if repeated else None
 
 
 def _explain(body: bytes, error: ValidationError) -> MalformedCommandError:
@@ -94,7 +101,7 @@ def _explain(body: bytes, error: ValidationError) -> MalformedCommandError:
         return MalformedCommandError("malformed", f"not JSON: {fault}")
     if not isinstance(document, dict):
         return MalformedCommandError("malformed", "not a JSON object")
-    id, node, kind = (_matching(document.get(name), form) for name, form in _READABLE.items())
+    read = _readable(document)
     version = document.get("version")
     reason: Fault = "malformed"
     if type(version) is int and version != VERSION:
@@ -103,7 +110,30 @@ def _explain(body: bytes, error: ValidationError) -> MalformedCommandError:
         reason, detail = "unknown_kind", f"kind: is none of {', '.join(sorted(KINDS))}"
     else:
         detail = describe(error, document)
-    return MalformedCommandError(reason, detail, id=UUID(id) if id else None, node=node, kind=kind)
+    return MalformedCommandError(reason, detail, id=read.id, node=read.node, kind=read.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """What can be told of a message that may be no command."""
+
+    id: UUID | None = None
+    node: str | None = None
+    kind: str | None = None
+
+
+def read_as_far(body: bytes) -> Readable:
+    """Whose a message is and of which kind, as far as that can be read."""
+    try:
+        document = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return Readable()
+    return _readable(document) if isinstance(document, dict) else Readable()
+
+
+def _readable(document: dict[str, object]) -> Readable:
+    id, node, kind = (_matching(document.get(name), form) for name, form in _READABLE.items())
+    return Readable(UUID(id) if id else None, node, kind)
 
 
 _READABLE: Final = {"id": _UUID, "node": _NODE, "kind": _KIND}

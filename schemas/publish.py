@@ -18,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import CoreSchema
 
 from schemas.asyncapi import asyncapi
-from schemas.commands import Command, CommandBase
+from schemas.commands import MODELS
 from schemas.outcomes import DeadReason, Outcome
 
 FOLDER: Final = Path(__file__).parent / "published"
@@ -35,8 +35,7 @@ class _Plain(GenerateJsonSchema):
 
 def documents() -> dict[str, str]:
     """The published files: name and content."""
-    kinds = {_kind(model): model for model in get_args(Command)}
-    shared, names = _definitions({**kinds, "outcome": Outcome})
+    shared, names = _definitions({**MODELS, "outcome": Outcome})
     outcome = names.pop("outcome")
     files: dict[str, Any] = {
         "asyncapi.json": asyncapi(shared, names, list(get_args(DeadReason))),
@@ -83,10 +82,6 @@ def main(arguments: list[str] | None = None) -> int:
     for name in names:
         sys.stdout.write(f"{name} is not current\n" if check else f"{name} written\n")
     return 1 if check and names else 0
-
-
-def _kind(model: type[CommandBase]) -> str:
-    return str(get_args(model.model_fields["kind"].annotation)[0])
 
 
 def _definitions(models: dict[str, type[Any]]) -> tuple[dict[str, Any], dict[str, str]]:

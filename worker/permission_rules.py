@@ -10,12 +10,10 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from schemas.commands import KINDS
 from worker.errors import NodeledgerError
 
 _MAX_BYTES: Final = 1024 * 1024
-_KINDS: Final = (
-    "abort", "audit", "claim", "confirm", "delete", "migrate", "node.put", "node.remove", "resize", "revert", "update",
-)  # fmt: skip
 
 
 class RulesError(NodeledgerError, ValueError):
@@ -28,7 +26,7 @@ def matcher(pattern: str) -> re.Pattern[str]:
 
 
 def _known_kind(pattern: str) -> str:
-    if not any(matcher(pattern).fullmatch(kind) for kind in _KINDS):
+    if not any(matcher(pattern).fullmatch(kind) for kind in KINDS):
         raise ValueError("matches no kind of command")
     return pattern
 

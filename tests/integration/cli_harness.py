@@ -16,6 +16,7 @@ from uuid import UUID
 
 import aiohttp
 
+from tests.published import published
 from tests.servers import Database, Vhost
 
 PROGRAM = Path(sys.executable).with_name("nodeledger")
@@ -67,7 +68,10 @@ class Shell:
 
     async def send(self, *commands: dict[str, Any]) -> Ended:
         """Send commands and wait for their outcomes."""
-        return await self.run("send", "--wait", "--timeout", "30", "-", text=as_lines(commands))
+        ended = await self.run("send", "--wait", "--timeout", "30", "-", text=as_lines(commands))
+        for line in ended.out.splitlines():
+            published(line)
+        return ended
 
     def having(self, **settings: str) -> Shell:
         """The same with other settings."""

@@ -11,9 +11,10 @@ from uuid import uuid4
 import aio_pika
 import pytest
 
-from schemas import COMMAND_EXCHANGE, OUTCOME_EXCHANGE, Outcome, command_key, shard_of
+from schemas import COMMAND_EXCHANGE, OUTCOME_EXCHANGE, command_key, shard_of
 from tests.integration.cli_harness import INSTANCES, claim, put, shell, worker
 from tests.integration.test_cli_dead import stamped
+from tests.published import published
 from tests.servers import Database, Vhost
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -47,8 +48,7 @@ async def test_a_refused_message_is_answered_dead_with_its_reason(
         outcomes: dict[str, Any] = {}
         async with asyncio.timeout(60), replies.iterator(no_ack=True) as messages:
             async for answer in messages:
-                Outcome.model_validate_json(answer.body)
-                outcomes[str(answer.correlation_id)] = json.loads(answer.body)
+                outcomes[str(answer.correlation_id)] = published(answer.body)
                 if len(outcomes) == len(bodies) - 1:
                     break
         assert outcomes["c0"]["status"] == "applied"

@@ -19,6 +19,7 @@ from aio_pika.abc import AbstractChannel
 from schemas import COMMAND_EXCHANGE, OUTCOME_EXCHANGE, command_key, shard_of
 from tests.integration.cli_harness import claim, put, shell, worker
 from tests.integration.test_cli_dead import stamped
+from tests.published import published
 from tests.servers import Database, Vhost
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -38,7 +39,7 @@ async def answers(queue: aio_pika.abc.AbstractQueue, count: int) -> Counter[str]
     seen: Counter[str] = Counter()
     async with asyncio.timeout(60), queue.iterator(no_ack=True) as messages:
         async for message in messages:
-            seen[json.loads(message.body)["command"]] += 1
+            seen[published(message.body)["command"]] += 1
             if len(seen) == count:
                 return seen
     raise AssertionError("unreachable")

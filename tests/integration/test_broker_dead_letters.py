@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -198,3 +199,36 @@ def test_the_names_of_exchange_and_queue_are_the_contracts() -> None:
         "nodeledger.dead",
         "nodeledger.dead",
     )
+
+
+async def test_a_command_that_expires_in_its_queue_is_archived_with_its_reason_sender_and_way_back(
+    vhost: Vhost,
+) -> None:
+    async with taker(vhost.url, archiving=True):
+        pass  # declares what is there to publish to
+    body = json.dumps({"id": str(COMMAND), "kind": "claim", "node": "cn-1"}).encode()
+    async with await aio_pika.connect(vhost.url) as connection:
+        channel = await connection.channel(on_return_raises=True)
+        exchange = await channel.get_exchange(COMMAND_EXCHANGE, ensure=False)
+        message = aio_pika.Message(
+            body,
+            expiration=0.001,
+            reply_to="somewhere",
+            correlation_id="c-1",
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            headers={REASON_HEADER: "malformed", "x-nodeledger-senders": "admin", "own": "kept"},
+        )
+        await exchange.publish(message, "00")
+    async with taker(vhost.url, archiving=True) as worker:
+        await worker.until(lambda: worker.letters)
+        (letter,) = worker.letters
+        assert (letter.body, letter.reason) == (body, "expired_in_queue")
+        assert "nodeledger.commands.00" in letter.detail
+        assert (letter.command, letter.node, letter.kind) == (COMMAND, "cn-1", "claim")
+        assert letter.headers["x-nodeledger-senders"] == "admin\n", "that it was not admin's stays to be seen"
+        assert (letter.headers["own"], letter.headers["x-nodeledger-reply-to"]) == ("kept", "somewhere")
+        assert letter.headers["x-nodeledger-correlation-id"] == "c-1"
+        assert not worker.taken
+        await worker.broker.dead_letter([DeadLetter(body, "poison", "why", headers={"x-death": [{"queue": "q"}]})])
+        await worker.until(lambda: len(worker.letters) == 2)
+        assert worker.letters[1].reason == "poison"

@@ -106,3 +106,20 @@ async def test_a_password_that_is_wrong_is_said_without_the_password(vhost: Vhos
         assert "hunter2" not in said
     finally:
         await worker.broker.close()
+
+
+async def test_queues_without_a_dead_letter_exchange_are_used_and_named(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with linked(vhost.url) as link:
+        with monkeypatch.context() as before:
+            before.setattr(topology, "_EXPIRED", {})
+            assert await topology.apply(link, SHARDS) == []
+        findings = await topology.apply(link, SHARDS + 1)
+        assert [finding.subject for finding in findings] == [
+            f"queue nodeledger.commands.0{shard}" for shard in range(SHARDS)
+        ]
+        assert all("expires" in finding.problem and "set_policy" in finding.remedy for finding in findings)
+        assert not any(finding.blocking for finding in findings)
+        assert findings == await topology.check(link, SHARDS + 1)
+        await topology.ensure(link, SHARDS, declare=True)

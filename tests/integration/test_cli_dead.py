@@ -13,6 +13,7 @@ import pytest
 
 from schemas import COMMAND_EXCHANGE, command_key, shard_of
 from tests.integration.cli_harness import INSTANCES, Shell, as_lines, claim, put, shell, worker
+from tests.published import published
 from tests.servers import Database, Vhost
 from worker.engine.ports import DeadLetter
 from worker.ledger.dead_letters import LetterFilter, actions, select, store
@@ -93,7 +94,7 @@ async def test_what_is_sent_again_answers_who_sent_it_first(
         async with answers.iterator(no_ack=True, timeout=30) as messages:
             async for message in messages:
                 assert message.correlation_id == "the third of May"
-                heard.append(json.loads(message.body)["status"])
+                heard.append(published(message.body)["status"])
                 if len(heard) == 2:
                     break
     assert heard == ["dead", "applied"]
@@ -117,7 +118,7 @@ async def test_an_id_that_stands_for_another_content_is_left(operator: Shell) ->
     other = {**command, "instance": INSTANCES[1]}
     reused = await operator.run("send", "--wait", "--timeout", "5", text=as_lines([other]))
     assert (reused.status, reused.out) == (1, "")
-    assert f"{command['id']} on cn-1 is in the dead letters" in reused.err
+    assert f"{command['id']} on cn-1 is in the dead letters (id_reuse)" in reused.err
     await letters(operator, 1)
     previewed = (await operator.run("dead", "replay", "--all", "--dry-run", "--json")).document
     assert [(one["reason"], one["verdict"]) for one in previewed] == [("id_reuse", "unfit")]

@@ -11,6 +11,7 @@ import pytest
 from schemas import COMMAND_EXCHANGE, OUTCOME_EXCHANGE, command_key, shard_of
 from tests.integration.cli_harness import INSTANCES, claim, put, shell, worker
 from tests.integration.test_cli_dead import stamped
+from tests.published import published
 from tests.servers import Database, Vhost
 
 pytestmark = pytest.mark.integration
@@ -39,7 +40,7 @@ async def test_a_trace_goes_on_with_every_outcome_and_through_the_car_park(
         found: list[tuple[str, str, str]] = []
         async with asyncio.timeout(60), heard.iterator(no_ack=True) as outcomes:
             async for heard_one in outcomes:
-                outcome = json.loads(heard_one.body)
+                outcome = published(heard_one.body)
                 trace = str(heard_one.headers["traceparent"])
                 found.append((outcome["kind"], outcome["status"], trace.split("-")[1]))
                 if found[-1][:2] == ("claim", "applied"):

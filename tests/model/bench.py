@@ -10,6 +10,7 @@ from typing import Any
 from tests.model.judge import rule
 from tests.model.reference import Reference, Verdict, World, together
 from tests.model.room import Amounts, Json
+from tests.published import published
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Bench:
 
     def judge(self, command: Json, text: str, *, parked: bool = False, may_be_dead: bool = False) -> None:
         """Hold one outcome against the model. ``parked`` tells a command that comes back from its wait."""
-        outcome = json.loads(text)
+        outcome = published(text)
         known = self.outcomes.get(command["id"])
         status = outcome["status"]
         if known is not None and not parked and json.loads(known)["status"] != "dead":

@@ -23,7 +23,7 @@ def rule(ref: Reference, command: Json, now: datetime, *, waited: bool = False) 
         return refuse("expired")
     kind = command["kind"]
     if kind in {"node.put", "node.remove", "claim", "expire", "audit"}:
-        verdict, effect = _KINDS[kind](ref, command, now)
+        verdict, effect = RULINGS[kind](ref, command, now)
     else:
         verdict, effect = _of_instance(ref, command, now, waited=waited and kind == "delete")
     if command.get("dry_run"):
@@ -46,7 +46,7 @@ def _of_instance(ref: Reference, command: Json, now: datetime, *, waited: bool) 
             return refuse("node_unknown")
         if guest is None or not (guest.on(node) or homeless):
             return refuse("instance_unknown")
-    verdict, effect = _KINDS[kind](ref, command, now)
+    verdict, effect = RULINGS[kind](ref, command, now)
 
     def with_revision(outcome: Json) -> None:
         effect(outcome)
@@ -282,7 +282,7 @@ def _seen(ref: Reference, instance: str, held: Held, new: Held | None, old: Held
     return place.hypervisor is not None and ref.state_of(held.node, instance) in {"running", "shut_off"}
 
 
-_KINDS: dict[str, Callable[[Reference, Json, datetime], Ruling]] = {
+RULINGS: dict[str, Callable[[Reference, Json, datetime], Ruling]] = {
     "node.put": node_put,
     "node.remove": node_remove,
     "claim": _claim,

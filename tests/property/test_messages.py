@@ -148,7 +148,9 @@ def test_a_dead_letter_can_be_published_and_archived_whatever_the_headers_of_its
     _, (letter,) = through_intake(Headers(raw), b"{")
     written = field_table(headers_of(letter))
     assert len(written) <= 65_536
-    again = letter_from(Message(1, False, b"\x01e\x01k", Properties(Headers(written)), letter.body))
+    again = letter_from(
+        Message(1, False, b"\x0enodeledger.dead\x09malformed", Properties(Headers(written)), letter.body)
+    )
     assert (again.reason, again.detail) == ("malformed", letter.detail)
     assert "guest" in str(again.headers["x-nodeledger-senders"]) or again.headers["x-nodeledger-senders"] == ""
     kept = headers_json(again.headers)

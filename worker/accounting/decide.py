@@ -5,10 +5,11 @@ A decision depends on the view, the command and the time alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from schemas import Abort, Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert, Update
-from schemas.commands import InstanceCommand
+from schemas.commands import MODELS, InstanceCommand
 from worker.accounting.reasons.refusals import MOST_BYTES
 from worker.accounting.rules.audits import audit
 from worker.accounting.rules.claims import abort, claim
@@ -16,15 +17,29 @@ from worker.accounting.rules.decision import Decision, refuse, unanswerable
 from worker.accounting.rules.lifecycle import Expire, delete, expire, update
 from worker.accounting.rules.moves import confirm, migrate, resize, revert
 from worker.accounting.rules.nodes import put_node, remove_node
+from worker.accounting.state.view import Question, View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from schemas import Command
-    from worker.accounting.state.view import Question, View
 
-_RULES: Final[Mapping[type, Callable[..., Decision | Question]]] = {
+Rules = Mapping[type, Callable[..., Decision | Question]]
+
+
+def every_kind(rules: Rules, models: Mapping[str, type] = MODELS) -> Rules:
+    """The same rules.
+
+    Raises:
+        TypeError: a kind has none, so that each of its commands would fail when it is decided.
+    """
+    missing = sorted(kind for kind, model in models.items() if model not in rules)
+    if missing:
+        raise TypeError(f"no rule decides {', '.join(missing)}")
+    return rules
+
+
+_RULES: Final = every_kind({
     NodePut: put_node,
     NodeRemove: remove_node,
     Claim: claim,
@@ -36,7 +51,7 @@ _RULES: Final[Mapping[type, Callable[..., Decision | Question]]] = {
     Update: update,
     Delete: delete,
     Audit: audit,
-}
+})  # fmt: skip
 
 
 def decide(view: View, command: Command | Expire, now: datetime) -> Decision | Question:

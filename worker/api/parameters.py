@@ -10,6 +10,7 @@ from uuid import UUID
 
 from aiohttp import web
 
+from schemas.base import WRITTEN
 from worker.api.problems import ProblemError
 
 MAX_LIMIT: Final = 1000
@@ -35,7 +36,7 @@ class Parameters:
     def text(self, name: str) -> str | None:
         """A text that the database can hold; ``None`` if it is not given or empty."""
         value = self._given.get(name)
-        if value and (len(value) > _MAX_TEXT or not value.isprintable()):
+        if value and (len(value) > _MAX_TEXT or not WRITTEN.allows(value)):
             raise wrong(name, f"should be printable and at most {_MAX_TEXT} characters")
         return value or None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 from aiohttp import web
 from pydantic_core import to_json
 
+from schemas.base import WRITTEN
 from worker.api.parameters import Parameters, read_uuid, wrong
 from worker.api.problems import ProblemError
 from worker.ledger import dead_letters, readers
@@ -147,7 +148,7 @@ def _states(given: str | None) -> tuple[LetterState, ...]:
 
 def _name(request: web.Request) -> str:
     name = request.match_info["name"]
-    if not name.isprintable():
+    if not WRITTEN.allows(name):
         raise ProblemError(HTTPStatus.NOT_FOUND, "there is no such node")
     return name
 

@@ -11,13 +11,25 @@ from uuid import UUID
 from aio_pika import DeliveryMode
 from aio_pika import Message as AmqpMessage
 
+from schemas.parsing import Readable, read_as_far
 from schemas.routing import COMMAND_EXCHANGE, DEAD_EXCHANGE, DETAIL_HEADER, REASON_HEADER
 from worker.broker.tables import TABLE_MAX_BYTES, write_tables
-from worker.engine.ports import DIGEST_HEADER, SIZE_HEADER, BrokerUnavailable, DeadLetter, Whole
+from worker.engine.ports import (
+    CORRELATION_HEADER,
+    DIGEST_HEADER,
+    REPLY_TO_HEADER,
+    SENDERS_HEADER,
+    SIZE_HEADER,
+    BrokerUnavailable,
+    DeadLetter,
+    Whole,
+    senders_line,
+)
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractExchange
 
+    from schemas.outcomes import DeadReason
     from worker.broker.session import Link, Session
     from worker.broker.wire import Message
 
@@ -103,8 +115,10 @@ def letter_from(message: Message) -> DeadLetter:
     """A dead letter from the queue; of one that somebody else put there, as much as can be told."""
     headers = message.properties.headers
     reason, detail = headers.get(REASON_HEADER), headers.get(DETAIL_HEADER)
+    exchange, key = message.exchange_and_key()
+    if key != reason and (left := _left_queue(headers)) is not None:
+        return _left(message, *left)
     if not isinstance(reason, str):
-        exchange, key = message.exchange_and_key()
         reason = "misrouted" if exchange == COMMAND_EXCHANGE else "malformed"
         detail = f"not put here by a worker: published to exchange {exchange!r} with routing key {key!r}"
     return DeadLetter(
@@ -117,6 +131,34 @@ def letter_from(message: Message) -> DeadLetter:
         {name: value for name, value in headers.items() if name not in OWN_HEADERS},
         message.whole or _whole(headers),
     )
+
+
+def _left_queue(headers: Mapping[str, object]) -> tuple[str, str] | None:
+    """Which command queue the broker itself took a message out of, and why.
+
+    A worker's letter, whose key is its reason, may have such a header from its sender.
+    """
+    deaths = headers.get("x-death")
+    last = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], Mapping) else {}
+    queue, why = last.get("queue"), last.get("reason")
+    if isinstance(queue, str) and isinstance(why, str) and queue.startswith(f"{COMMAND_EXCHANGE}."):
+        return queue, why
+    return None
+
+
+def _left(message: Message, queue: str, why: str) -> DeadLetter:
+    """A message that the broker took out of a command queue: all that is told of it is its own, or its sender's."""
+    properties = message.properties
+    reason: DeadReason = "poison" if why == "delivery_limit" else "expired_in_queue"
+    headers = {name: value for name, value in properties.headers.items() if name not in OWN_HEADERS}
+    headers[SENDERS_HEADER] = senders_line(properties.user_id, properties.headers)
+    for name, value in ((REPLY_TO_HEADER, properties.reply_to), (CORRELATION_HEADER, properties.correlation_id)):
+        headers.pop(name, None)
+        if value is not None:
+            headers[name] = value
+    read = read_as_far(message.body) if message.whole is None else Readable()
+    detail = f"the broker took it out of {queue} before a worker had it ({why})"
+    return DeadLetter(message.body, reason, detail, read.id, read.node, read.kind, headers, message.whole)
 
 
 def _whole(headers: Mapping[str, object]) -> Whole | None:

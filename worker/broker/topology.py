@@ -39,12 +39,27 @@ NEVER: Final = 1_000_000_000
 APPLY: Final = "run `nodeledger topology apply` as a broker user with the `configure` permission"
 
 DROPS: Final = "was declared before RabbitMQ 4, which drops a message after twenty deliveries unless told otherwise"
+LOSES: Final = "was declared without a dead-letter exchange, so that a command that expires in it vanishes"
 POLICY: Final = (
     "if it has no other policy, run "
     """`rabbitmqctl set_policy nodeledger '^nodeledger[.]' '{"delivery-limit": 1000000000}' --apply-to queues`"""
 )
+# Of all policies that match a queue the one of the highest priority applies alone, so that this one says both.
+KEEP: Final = (
+    "if it has no other policy, run `rabbitmqctl set_policy --priority 1 --apply-to queues nodeledger-commands "
+    """'^nodeledger[.]commands[.]' '{"delivery-limit": 1000000000, "dead-letter-exchange": "nodeledger.dead", """
+    """"dead-letter-strategy": "at-least-once", "overflow": "reject-publish"}'`"""
+)
 
 Arguments = dict[str, str | int | bool]
+
+# A command with an AMQP `expiration` goes to the dead letters when it expires; only at-least-once keeps it until it is
+# safe there, and RabbitMQ has that only where a queue that is full refuses (ours have no bound).
+_EXPIRED: Final[Arguments] = {
+    "x-dead-letter-exchange": DEAD_EXCHANGE,
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
 Step = Callable[["AbstractChannel", bool], Awaitable[object]]
 
 
@@ -133,11 +148,14 @@ async def ensure(link: Link, shards: int, *, declare: bool, bind: bool = True) -
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An exchange or a queue: how it is declared, and how it was on brokers before RabbitMQ 4 if that differs."""
+    """An exchange or a queue: how it is declared, and how else it may have been, with what is wrong with that.
+
+    Each former way has its problem and what can be done beside declaring the queue anew.
+    """
 
     subject: str
     declare: Step
-    declare_as_before: Step | None = None
+    formerly: tuple[tuple[Step, str, str], ...] = ()
 
 
 def _parts(version: tuple[int, ...], shards: int) -> list[_Part]:
@@ -145,15 +163,24 @@ def _parts(version: tuple[int, ...], shards: int) -> list[_Part]:
     exchanges = [_Part(f"exchange {name}", _exchange(name, kind)) for name, kind in kinds]
     quorum: Arguments = {"x-queue-type": "quorum"}
     commands: Arguments = {**quorum, "x-single-active-consumer": True}
-    queues = [(DEAD_QUEUE, quorum), *((command_queue(shard), commands) for shard in range(shards))]
-    return exchanges + [_queue_part(name, arguments, version) for name, arguments in queues]
+    unlimited: Arguments = {} if version < LIMITS_DELIVERIES_SINCE else {"x-delivery-limit": NEVER}
+    return [
+        *exchanges,
+        _queue_part(DEAD_QUEUE, quorum, unlimited, {}),
+        *(_queue_part(command_queue(shard), commands, unlimited, _EXPIRED) for shard in range(shards)),
+    ]
 
 
-def _queue_part(name: str, arguments: Arguments, version: tuple[int, ...]) -> _Part:
-    if version < LIMITS_DELIVERIES_SINCE:
-        return _Part(f"queue {name}", _queue(name, arguments))
-    unlimited = {**arguments, "x-delivery-limit": NEVER}
-    return _Part(f"queue {name}", _queue(name, unlimited), _queue(name, arguments))
+def _queue_part(name: str, kind: Arguments, unlimited: Arguments, expired: Arguments) -> _Part:
+    """A queue as it is declared now; formerly it may have been without what was added since."""
+    formerly = []
+    if unlimited:
+        formerly.append((_queue(name, kind | expired), DROPS, POLICY))
+    if expired:
+        formerly.append((_queue(name, kind | unlimited), LOSES, KEEP))
+    if unlimited and expired:
+        formerly.append((_queue(name, kind), f"{DROPS}, and {LOSES}", KEEP))
+    return _Part(f"queue {name}", _queue(name, kind | unlimited | expired), tuple(formerly))
 
 
 def _exchange(name: str, kind: str) -> Step:
@@ -191,8 +218,9 @@ class _Attempts:
         if isinstance(problem, ChannelAccessRefused):
             return Finding(part.subject, "does not exist or may not be seen by this user", APPLY)
         remedy = f"let it run empty, delete it and {APPLY}"
-        if part.declare_as_before is not None and await self.run(part.declare_as_before, passive=False) is None:
-            return Finding(part.subject, DROPS, f"{remedy}, or {POLICY}", blocking=False)
+        for declare, wrong, instead in part.formerly:
+            if await self.run(declare, passive=False) is None:
+                return Finding(part.subject, wrong, f"{remedy}, or {instead}", blocking=False)
         return Finding(part.subject, f"exists with other properties ({problem})", remedy)
 
     async def close(self) -> None:

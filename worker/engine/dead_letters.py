@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from worker.engine.envelope import Envelope
 from worker.engine.intake import Item, reply_of
-from worker.engine.permissions import senders_line
-from worker.engine.ports import BrokerUnavailable, DeadLetter
+from worker.engine.ports import BrokerUnavailable, DeadLetter, senders_line
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.engine.permissions import NOBODY, SENDERS_HEADER, senders_of
-from worker.engine.ports import Reply
+from worker.engine.permissions import senders_of
+from worker.engine.ports import CORRELATION_HEADER, NOBODY, REPLY_TO_HEADER, SENDERS_HEADER, Reply
 from worker.telemetry.tracing import TRACEPARENT, is_traceparent
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from worker.engine.intake import Item
 
-REPLY_TO_HEADER: Final = "x-nodeledger-reply-to"
-CORRELATION_HEADER: Final = "x-nodeledger-correlation-id"
 _MAX_BYTES: Final = 255  # of a property, by AMQP
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 
 from pydantic_core import to_json
 
-from schemas.commands import KINDS, Claim, InstanceCommand
+from schemas.commands import KINDS, VERSION, Claim, InstanceCommand
 from schemas.routing import OUTCOME_EXCHANGE, outcome_key
 from worker.accounting.host.compiled import without_pinned
 from worker.engine.ports import Outgoing
@@ -17,6 +17,7 @@ from worker.telemetry.tracing import TRACEPARENT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from schemas.outcomes import Status
     from worker.accounting.rules.decision import Decision
@@ -33,12 +34,38 @@ What RabbitMQ takes is 16 MiB at most as it comes; what a subscriber reads at on
 _UNTRACED: Final[Mapping[str, str]] = {}
 
 
+class Document(TypedDict):
+    """The fields of :class:`schemas.outcomes.Outcome` before they are text.
+
+    To build the model for each outcome takes as long as all of its rendering,
+    and checks nothing: its fields are held against the model's by a test, and
+    its values against the published schema.
+    """
+
+    version: int
+    command: UUID
+    kind: str
+    status: Status
+    node: str
+    instance: UUID | None
+    at: datetime
+    generation: int
+    dry_run: bool
+    usage: Mapping[str, Mapping[str, int]]
+    reasons: Sequence[Mapping[str, object]]
+    assignment: NotRequired[Mapping[str, object]]
+    assignments: NotRequired[Sequence[Mapping[str, object]]]
+    warnings: NotRequired[Sequence[Mapping[str, object]]]
+    drift: NotRequired[Sequence[Mapping[str, object]]]
+    dead_letter: NotRequired[Mapping[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """An outcome as it is stored and published."""
 
     kind: str
-    status: Literal["applied", "rejected", "parked", "dead"]
+    status: Status
     node: str
     text: str
 
@@ -82,8 +109,8 @@ def dead_answer(letter: DeadLetter, reply: Reply, now: datetime) -> list[Outgoin
     if letter.command is None:
         return []
     node, kind = letter.node or "", letter.kind or ""
-    document = {
-        "version": 1,
+    document: Document = {
+        "version": VERSION,
         "command": letter.command,
         "kind": kind,
         "status": "dead",
@@ -118,10 +145,10 @@ def _bounded(drift: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]
     return told
 
 
-def _head(loaded: ReadSet, command: AnyCommand, node: str, status: str) -> dict[str, object]:
+def _head(loaded: ReadSet, command: AnyCommand, node: str, status: Status) -> Document:
     known = loaded.view.nodes.get(node)
     return {
-        "version": 1,
+        "version": VERSION,
         "command": command.id,
         "kind": command.kind,
         "status": status,

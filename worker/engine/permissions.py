@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from schemas import Claim, Migrate, Resize
 from schemas.commands import InstanceCommand
 from worker.accounting.rules.decision import Decision, refuse
+from worker.engine.ports import NOBODY, SENDERS_HEADER, line_up
 from worker.permission_rules import matcher
 
 if TYPE_CHECKING:
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from worker.engine.intake import AnyCommand, Item
     from worker.permission_rules import PermissionRule
 
-SENDERS_HEADER: Final = "x-nodeledger-senders"
-"""Of a dead letter and its replay: the users through whose hands it went, one a line."""
-
-NOBODY: Final = ""
-_MAX_SENDERS: Final = 16
 _EVERY_PROJECT: Final = None
 
 Project = str | None
@@ -126,22 +122,8 @@ def concern_of(command: AnyCommand, instances: Mapping[UUID, Instance], *, waiti
 def senders_of(item: Item) -> Sequence[str]:
     """Everybody through whose hands a command went: its sender, and of a replay those before."""
     if item.delivery is not None:
-        return _line_up(item.delivery.headers.get(SENDERS_HEADER), item.delivery.user_id)
+        return line_up(item.delivery.headers.get(SENDERS_HEADER), item.delivery.user_id)
     return (item.parked.user_id or NOBODY).split("\n") if item.parked is not None else ()
-
-
-def senders_line(user: str | None, headers: Mapping[str, object]) -> str:
-    """The senders of a message as one text, for its dead letter."""
-    return "\n".join(_line_up(headers.get(SENDERS_HEADER), user))
-
-
-def _line_up(before: object, user: str | None) -> Sequence[str]:
-    """A header that is no plain list of names vouches for nobody."""
-    if before is None:
-        return (user or NOBODY,)
-    if not isinstance(before, str) or before.count("\n") >= _MAX_SENDERS:
-        return (NOBODY,)
-    return tuple(dict.fromkeys((*before.split("\n"), user or NOBODY)))
 
 
 def _compile(rule: PermissionRule) -> _Rule:

@@ -80,9 +80,30 @@ class LedgerConflict(NodeledgerError):  # noqa: N818 - a state of the world, not
         self.nodes = frozenset(nodes)
 
 
+SENDERS_HEADER: Final = "x-nodeledger-senders"
+"""Of a dead letter and its replay: the users through whose hands it went, one a line."""
+
+REPLY_TO_HEADER: Final = "x-nodeledger-reply-to"
+CORRELATION_HEADER: Final = "x-nodeledger-correlation-id"
+NOBODY: Final = ""
+_MAX_SENDERS: Final = 16
 SIZE_HEADER: Final = "x-nodeledger-size"
 DIGEST_HEADER: Final = "x-nodeledger-digest"
 """Of a dead letter that has only the head of a body: the size of the whole in bytes, and its digest."""
+
+
+def line_up(before: object, user: str | None) -> Sequence[str]:
+    """The senders of a message: those of its header, then who sent it. No plain list of names vouches for nobody."""
+    if before is None:
+        return (user or NOBODY,)
+    if not isinstance(before, str) or before.count("\n") >= _MAX_SENDERS:
+        return (NOBODY,)
+    return tuple(dict.fromkeys((*before.split("\n"), user or NOBODY)))
+
+
+def senders_line(user: str | None, headers: Mapping[str, object]) -> str:
+    """The senders of a message as one text, for its dead letter."""
+    return "\n".join(line_up(headers.get(SENDERS_HEADER), user))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aio_pika import DeliveryMode, Message
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from worker.engine.permissions import SENDERS_HEADER, senders_line
+from worker.engine.ports import SENDERS_HEADER, senders_line
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractIncomingMessage

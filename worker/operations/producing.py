@@ -13,6 +13,8 @@ from pydantic_core import from_json, to_json
 
 from schemas import MalformedCommandError, parse_command
 from schemas.commands import VERSION
+from schemas.explaining import shown
+from schemas.parsing import repeated_key
 from worker.errors import NodeledgerError
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ def complete(line: bytes) -> Sendable:
         RefusedLineError: the line is not a command of the contract.
     """
     given = _object(line)
+    if (name := repeated_key(line)) is not None:
+        raise RefusedLineError(f"malformed: {shown(name)}: is given twice")
     filled = {"version": VERSION, "id": str(uuid7()), **given}
     filled.setdefault("issued_at", datetime.now(UTC).isoformat())
     body = to_json(filled)

@@ -140,7 +140,8 @@ class OutcomeQueue:
             return
         self._awaited.open.discard(id_)
         if outcome.status == "dead":
-            self._note(f"{id_} on {outcome.node} is in the dead letters: see `nodeledger dead list`")
+            why = f" ({outcome.dead_letter.reason})" if outcome.dead_letter is not None else ""
+            self._note(f"{id_} on {outcome.node} is in the dead letters{why}: see `nodeledger dead list`")
         else:
             self._show(body)
         if not self._awaited.open:

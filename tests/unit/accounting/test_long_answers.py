@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from schemas import Command, Outcome, parse_command
+from tests.published import published
 from tests.unit.accounting.test_drift import Domain
 from worker.accounting import work
 from worker.accounting.decide import decide
@@ -55,6 +56,7 @@ def answered(seen: View, asked: Command) -> tuple[Decision, Outcome]:
     assert isinstance(decision, Decision)
     text = render(ReadSet(seen, {}, NOW), asked, decision, decision.status).text
     assert len(text) < MOST
+    published(text)
     return decision, Outcome.model_validate_json(text)
 
 

@@ -3,9 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.envelope import CORRELATION_HEADER, REPLY_TO_HEADER, Envelope
-from worker.engine.permissions import NOBODY, SENDERS_HEADER
-from worker.engine.ports import NO_REPLY, Reply
+from worker.engine.envelope import Envelope
+from worker.engine.ports import CORRELATION_HEADER, NO_REPLY, NOBODY, REPLY_TO_HEADER, SENDERS_HEADER, Reply
 from worker.telemetry.tracing import TRACEPARENT
 
 TRACES = st.just("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")

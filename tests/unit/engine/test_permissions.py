@@ -15,8 +15,8 @@ from worker.accounting.state.instances import Holding, Instance
 from worker.accounting.state.occupancy import Placement
 from worker.engine.dead_letters import DeadLetters
 from worker.engine.intake import Item, fingerprint
-from worker.engine.permissions import SENDERS_HEADER, Concern, Permissions, concern_of, senders_of
-from worker.engine.ports import NO_REPLY, Delivery, Parked
+from worker.engine.permissions import Concern, Permissions, concern_of, senders_of
+from worker.engine.ports import NO_REPLY, SENDERS_HEADER, Delivery, Parked
 from worker.errors import SettingsError
 from worker.permission_rules import PermissionRule, RulesError, read_rules
 from worker.settings import load_settings

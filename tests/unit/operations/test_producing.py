@@ -32,6 +32,8 @@ def test_what_is_missing_is_filled_in_and_what_is_given_stays() -> None:
         (b'{"kind":"node.remove","node":"a b"}', "node"),
         (b'{"kind":"node.remove","node":"cn-1","forse":true}', "forse"),
         (b'{"kind":"node.remove","node":"cn-1","version":2}', "unsupported_version"),
+        (b'{"kind":"node.remove","node":"cn-1","node":"cn-2"}', "node: is given twice"),
+        (b'{"kind":"node.remove","node":"cn-1","force":false,"force":true}', "force: is given twice"),
         (b"[" * 5000, "not JSON"),
         (b'\xff{"node":"cn-1"}', "not JSON"),
     ],

@@ -169,7 +169,7 @@ _NOT_NODES: Final = (
     17,
     None,
 )
-_NOT_LABELS: Final = ("", "a\x00b", "a\nb", "\u200b", "a\u202eb", "\U000e0041", "\x7f", "x" * 256, 1)
+_NOT_LABELS: Final = ("", "a\x00b", "a\nb", "\ufdd0", "a\u2028b", "\U0001ffff", "\x7f", "x" * 256, 1)
 
 _WRONG: Final[tuple[tuple[dict[str, Any], str, tuple[object, ...]], ...]] = (
     (CLAIM, "id", (*_NOT_UUIDS, None)),
