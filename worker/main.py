@@ -18,6 +18,7 @@ import asyncpg
 import uvloop
 
 from worker.api.app import add_read_api
+from worker.backoff import Backoff
 from worker.broker.rabbit import RabbitBroker
 from worker.cli.common.connect import broker_options, database_tls
 from worker.engine.intake import Intake
@@ -49,7 +50,7 @@ _log = get_logger(__name__)
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 _HOUSEKEEPING_SECONDS: Final = 600.0
-_LONGEST_PAUSE: Final = 5.0
+_BACKOFF: Final = Backoff(0.05, 5.0)
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
 
 
@@ -156,16 +157,16 @@ def _options(settings: Settings, worker: UUID) -> Options:
 async def _database(settings: Settings, stop: asyncio.Event) -> AsyncIterator[asyncpg.Pool | None]:
     """The pool of connections, once the database answers; none if the worker is told to stop before."""
     pool = None
-    pause = 0.1
+    failures = 0
     while pool is None and not stop.is_set():
         try:
             async with available():
                 pool = await _connected(settings)
         except LedgerUnavailable as trouble:
             _log.warning("the database does not answer; waiting for it", error=str(trouble))
+            failures += 1
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.wait_for(stop.wait(), _BACKOFF.seconds(failures))
     try:
         yield pool
     finally:

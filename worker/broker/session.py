@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import aio_pika
 from aiormq.tools import censor_url
 from yarl import URL
 
+from worker.backoff import Backoff
 from worker.broker.tap import Tap, TapTransport
 from worker.engine.ports import BrokerUnavailable
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PAUSE_MIN_SECONDS: Final = 0.1
-PAUSE_MAX_SECONDS: Final = 10.0
+BACKOFF: Final = Backoff(0.1, 10.0)
+"""A broker that starts again is not met by all workers at once, and waits ten seconds at most for each."""
 CLOSE_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 10.0
 
@@ -67,12 +67,6 @@ def tls_context(
     if certfile is not None:
         context.load_cert_chain(certfile, keyfile)
     return context
-
-
-def pause_before(attempt: int, jitter: random.Random) -> float:
-    """Seconds to wait before the given attempt (1 is the second attempt): full jitter, growing to ten seconds."""
-    ceiling = min(PAUSE_MAX_SECONDS, PAUSE_MIN_SECONDS * 2.0 ** min(attempt, 16))
-    return jitter.uniform(PAUSE_MIN_SECONDS, max(ceiling, PAUSE_MIN_SECONDS))
 
 
 class _TappedConnection(aio_pika.Connection):
@@ -220,7 +214,6 @@ class Session:
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._ready = asyncio.Event()
-        self._jitter = random.Random()  # noqa: S311 - jitter, not a secret
         self._supervisor: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -264,7 +257,7 @@ class Session:
             if asyncio.get_running_loop().time() - started > _STEADY_SECONDS:
                 attempt = 0
             attempt += 1
-            await asyncio.sleep(pause_before(attempt - 1, self._jitter))
+            await asyncio.sleep(BACKOFF.seconds(attempt))
 
     async def _live(self, url: URL) -> None:
         connection = _TappedConnection(
