@@ -34,6 +34,7 @@ from worker.ledger.members import Members, agree_on_shards
 from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger, available
 from worker.settings import SettingsError, load_settings, variable
+from worker.stopping import ended
 from worker.telemetry.http import StatusServer
 from worker.telemetry.logs import configure_logging, get_logger
 from worker.telemetry.metrics import Metrics
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+_END_SECONDS: Final = 5.0
 _HOUSEKEEPING_SECONDS: Final = 600.0
 _BACKOFF: Final = Backoff(0.05, 5.0)
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
@@ -80,6 +82,8 @@ async def _run(settings: Settings) -> int:
             pool = await parts.enter_async_context(_database(settings, stop))
             if pool is not None:
                 await _work(settings, pool, parts, stop)
+            # Else the loop waits for them as it closes, for good if one of them lost its cancellation.
+            await ended(asyncio.all_tasks() - {asyncio.current_task()}, _END_SECONDS)
     finally:
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)  # told twice, it has ended well all the same

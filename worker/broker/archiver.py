@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Final
 from schemas.routing import DEAD_QUEUE
 from worker.broker.backlog import BACKOFF, BATCH_LETTERS, Backlog
 from worker.broker.dead_letters import letter_from
+from worker.broker.link import CLOSE_SECONDS
 from worker.broker.tap import Deliveries
 from worker.broker.wire import Properties, ack_frame
 from worker.engine.ports import DeadLetter, LedgerUnavailable, Whole
+from worker.stopping import ended
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
 
-    from worker.broker.session import Link
+    from worker.broker.link import Link
     from worker.broker.wire import Message
 
 logger = logging.getLogger(__name__)
@@ -83,9 +85,7 @@ class Archiver:
     async def close(self) -> None:
         """Stop; a batch that is being stored is finished by whoever gets it next."""
         tasks = [task for task in (self._task, self._registering) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks, CLOSE_SECONDS)
 
     async def _register(self, link: Link) -> None:
         try:

@@ -19,7 +19,8 @@ from worker.broker.session import Session
 from worker.broker.topology import ensure
 
 if TYPE_CHECKING:
-    from worker.broker.session import BrokerOptions, Link
+    from worker.broker.link import Link
+    from worker.broker.session import BrokerOptions
     from worker.engine.ports import DeadLetter, Delivery, Outgoing
 
 _IN_LINE_SECONDS: Final = 5.0

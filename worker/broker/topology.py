@@ -27,7 +27,7 @@ from schemas.routing import (
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
 
-    from worker.broker.session import Link
+    from worker.broker.link import Link
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from worker.cli.common.faults import CommandError
 if TYPE_CHECKING:
     import asyncpg
 
-    from worker.broker.session import Link
+    from worker.broker.link import Link
 
 BACKLOG: Final = "nodeledger.reshard.backlog"
 ARRIVALS: Final = "nodeledger.reshard.arrivals"
