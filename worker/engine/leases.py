@@ -21,7 +21,7 @@ from worker.engine.ports import LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from worker.engine.lanes import Lanes
     from worker.engine.ports import Lease, Ledger
@@ -53,10 +53,17 @@ class Leases:
     one, it expires once.
     """
 
-    def __init__(self, ledger: Ledger, lanes: Lanes, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        lanes: Lanes,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._ledger = ledger
         self._lanes = lanes
         self._clock = clock
+        self._pause = pause
         self._looks: dict[UUID, _Look] = {}
         self._round = 0
         self._last: Lease | None = None
@@ -64,7 +71,7 @@ class Leases:
     async def run(self) -> None:
         """Look through all leases that ran out, again and again, forever."""
         while True:
-            await asyncio.sleep(_EVERY_SECONDS)
+            await self._pause(_EVERY_SECONDS)
             try:
                 await self.look()
             except LedgerUnavailable as trouble:

@@ -13,6 +13,7 @@ from worker.engine.ports import LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
     from worker.engine.lanes import Lanes
@@ -43,6 +44,7 @@ class ParkedProbes:
         least: float,
         most: float,
         deadline: timedelta,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._ledger = ledger
         self._hypervisors = hypervisors
@@ -51,13 +53,14 @@ class ParkedProbes:
         self._least = least
         self._most = most
         self._deadline = deadline
+        self._pause = pause
 
     async def run(self) -> None:
         """Probe, count what waits, and forget what waits no more, forever."""
         loop = asyncio.get_running_loop()
         tidied = -_TIDY_SECONDS
         while True:
-            await asyncio.sleep(self._least)
+            await self._pause(self._least)
             try:
                 if loop.time() - tidied >= _TIDY_SECONDS:
                     tidied = loop.time()

@@ -77,15 +77,15 @@ class Engine:
         self._dead_letters = DeadLetters(broker, lanes, metrics, self._outbox.answer_dead)
         self._committers = [
             Committer(
-                lanes,
-                ledger,
-                self._outbox,
-                metrics,
-                options.batch_limit,
-                options.park_deadline,
-                hypervisors.refusal,
-                self._hand_on,
-                options.permissions,
+                lanes=lanes,
+                ledger=ledger,
+                outbox=self._outbox,
+                metrics=metrics,
+                limit=options.batch_limit,
+                park_deadline=options.park_deadline,
+                refusal=hypervisors.refusal,
+                hand_on=self._hand_on,
+                permissions=options.permissions,
             )
             for _ in range(options.committers)
         ]

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 from worker.accounting.state.view import Facts
 from worker.cli.common.faults import UNREACHABLE, CommandError
 from worker.engine.batch import Decider
-from worker.engine.envelope import Envelope
 from worker.engine.intake import Item, unpark
+from worker.engine.letters import letter_of
 from worker.engine.ports import DeadLetter, LedgerConflict, LedgerUnavailable, Parked, ReadKeys
 from worker.ledger.dead_letters import store
 from worker.ledger.postgres import PostgresLedger, parked_of
@@ -70,8 +70,7 @@ def _dead_lettered(parked: Parked) -> Item:
 
 
 def _letter(item: Item) -> DeadLetter:
-    command = item.command
-    if item.parked is None or item.dead_lettered is None:
+    letter = letter_of(item, *item.dead_lettered) if item.dead_lettered is not None else None
+    if letter is None:
         raise AssertionError("only parked commands are given up")
-    headers = Envelope.of_item(item).on_letter({})
-    return DeadLetter(item.parked.body, *item.dead_lettered, command.id, command.node, command.kind, headers)
+    return letter
