@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
 from worker.backoff import Backoff
-from worker.engine.batch import Decider, Result, read_keys
+from worker.engine.batch import Decider
 from worker.engine.intake import trace_of
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerConflict, LedgerUnavailable
+from worker.engine.result import Result, read_keys
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -185,7 +186,14 @@ class Committer:
         began = loop.time()
         async with self.ledger.transaction(locking=locking) as transaction:
             loaded = await transaction.load(want)
-            decider = Decider(loaded, facts, began, self.park_deadline, self.refusal, self.permissions)
+            decider = Decider(
+                loaded=loaded,
+                facts=facts,
+                clock=began,
+                park_deadline=self.park_deadline,
+                refusal=self.refusal,
+                permissions=self.permissions,
+            )
             result = decider.run(items)
             changes = result.changes
             changes.published = published

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from worker.accounting.rules.audits import Domain
     from worker.accounting.state.view import DomainState
-    from worker.engine.batch import Inquiry
     from worker.engine.ports import Hypervisors
+    from worker.engine.result import Inquiry
 
 
 async def answer(hypervisors: Hypervisors, inquiry: Inquiry) -> Facts:

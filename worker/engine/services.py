@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from typing import Any
     from uuid import UUID
 
-    from worker.engine.batch import Inquiry, Result
     from worker.engine.intake import Intake
     from worker.engine.lanes import Lanes
     from worker.engine.ports import Broker, Hypervisors, Ledger
+    from worker.engine.result import Inquiry, Result
     from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
