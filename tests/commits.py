@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import Any, cast
 
 from worker.accounting.state.view import Facts
-from worker.engine.batch import Result
 from worker.engine.commit import Committer
 from worker.engine.intake import Item
 from worker.engine.lanes import Lanes
 from worker.engine.outbox import Outbox
 from worker.engine.ports import Broker, Ledger
+from worker.engine.result import Result
 from worker.telemetry.metrics import Metrics
 
 

@@ -27,6 +27,7 @@ The rest are defined beside the code that raises them:
   * NoThread: too many calls to hypervisors hang
   * CallFailed: libvirt answered with an error
     * ConnectionLost: only a new connection can help
+  * InnerCancelledError: what was waited for was cancelled from inside
   * XmlFault: a hypervisor's document cannot be used
   * TooComplexError: a decision would take more steps than one may
   * StatementError: a statement and what is bound to it do not go together

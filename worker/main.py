@@ -17,6 +17,7 @@ import asyncpg
 import uvloop
 
 from worker.api.app import add_read_api
+from worker.backoff import Backoff
 from worker.broker.rabbit import RabbitBroker
 from worker.engine.intake import Intake
 from worker.engine.lanes import Lanes
@@ -34,6 +35,7 @@ from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger, available
 from worker.servers import broker_options, database_tls
 from worker.settings import load_settings, variable
+from worker.stopping import ended
 from worker.telemetry.http import StatusServer
 from worker.telemetry.logs import configure_logging, get_logger
 from worker.telemetry.metrics import Metrics
@@ -49,8 +51,8 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
+_END_SECONDS: Final = 5.0
+_BACKOFF: Final = Backoff(0.05, 5.0)
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
 
 
@@ -80,6 +82,8 @@ async def _run(settings: Settings) -> int:
             pool = await parts.enter_async_context(_database(settings, stop))
             if pool is not None:
                 await _work(settings, pool, parts, stop)
+            # Else the loop waits for them as it closes, for good if one of them lost its cancellation.
+            await ended(asyncio.all_tasks() - {asyncio.current_task()}, _END_SECONDS)
     finally:
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)  # told twice, it has ended well all the same
@@ -197,16 +201,16 @@ def _options(settings: Settings, worker: UUID) -> Options:
 async def _database(settings: Settings, stop: asyncio.Event) -> AsyncIterator[asyncpg.Pool | None]:
     """The pool of connections, once the database answers; none if the worker is told to stop before."""
     pool = None
-    pause = _FIRST_PAUSE
+    failures = 0
     while pool is None and not stop.is_set():
         try:
             async with available():
                 pool = await _connected(settings)
         except LedgerUnavailable as trouble:
             _log.warning("the database does not answer; waiting for it", error=str(trouble))
+            failures += 1
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.wait_for(stop.wait(), _BACKOFF.seconds(failures))
     try:
         yield pool
     finally:

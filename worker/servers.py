@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from worker.broker.session import BrokerOptions, Link, Session
+    from worker.broker.link import Link
+    from worker.broker.session import BrokerOptions, Session
     from worker.settings import Settings
 
 _CONNECT_SECONDS: Final = 10.0

@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Any, Final
 
 from schemas.routing import COMMAND_EXCHANGE, command_key, shard_of
+from worker.broker.link import Link
 from worker.broker.publisher import Publisher
-from worker.broker.session import BrokerOptions, Link, Session
+from worker.broker.session import BrokerOptions, Session
 from worker.engine.ports import Outgoing
 
 _CONNECT_SECONDS: Final = 15.0

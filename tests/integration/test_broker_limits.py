@@ -18,7 +18,7 @@ from tests.integration.cli_harness import INSTANCES, claim, put, shell, worker
 from tests.integration.test_answers_refused import answers, send, settled
 from tests.integration.test_cli_dead import stamped
 from tests.servers import Vhost, new_database, new_vhost, temporary_stack
-from worker.broker.session import Link
+from worker.broker.link import Link
 from worker.engine.ports import NotConfirmed, Outgoing
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,8 @@ from deploy.lib.stack import Stack
 from tests.integration.broker_harness import DEADLINE_SECONDS, Taker, refusal
 from tests.servers import Vhost
 from worker.broker import topology
-from worker.broker.session import BrokerOptions, Link, Session
+from worker.broker.link import Link
+from worker.broker.session import BrokerOptions, Session
 
 pytestmark = pytest.mark.integration
 

@@ -16,9 +16,10 @@ from schemas import Inventory, parse_command
 from tests.commits import commit
 from tests.servers import Database
 from worker.accounting.state.view import Facts, Observation
-from worker.engine.batch import Decider, Result, read_keys
+from worker.engine.batch import Decider
 from worker.engine.intake import Item, fingerprint
 from worker.engine.ports import Delivery, LedgerConflict, ReadSet, Transaction, WriteSet
+from worker.engine.result import Result, read_keys
 from worker.ledger import readers
 from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger

@@ -13,9 +13,10 @@ from tests.model.path import Crash
 from worker.accounting.state.instances import Instance
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Facts, Node, View
-from worker.engine.batch import Decider, Result, read_keys
+from worker.engine.batch import Decider
 from worker.engine.intake import Item
 from worker.engine.ports import Known, Lease, Parked, ReadKeys, ReadSet, WriteSet
+from worker.engine.result import Result, read_keys
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

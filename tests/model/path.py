@@ -18,10 +18,10 @@ from schemas import Inventory, parse_command
 from tests.model.bench import Bench, Snapshot
 from tests.model.room import Json
 from worker.accounting.state.view import Facts, Observation
-from worker.engine.batch import Inquiry, Result
 from worker.engine.intake import Item, fingerprint, unpark
 from worker.engine.leases import expiry
 from worker.engine.ports import Delivery, Lease, Parked
+from worker.engine.result import Inquiry, Result
 
 MOST_TURNS = 200
 

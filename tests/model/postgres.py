@@ -24,9 +24,9 @@ from tests.model.bench import Snapshot
 from tests.model.mishaps import Dying, Slow, Unsettled
 from tests.servers import new_database
 from worker.accounting.state.view import Facts
-from worker.engine.batch import Result, read_keys
 from worker.engine.intake import Item
 from worker.engine.ports import Lease, Parked
+from worker.engine.result import Result, read_keys
 from worker.ledger.history import PastNode, node_at, use_over_time
 from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger

@@ -118,7 +118,7 @@ def through_intake(headers: Headers, body: bytes) -> tuple[int, list[DeadLetter]
         intake.dead_letter_with(dead_letters)
         for tag, (held, content) in enumerate([(headers, body), (Headers(b"\0\0\0\0"), GOOD)], 1):
             intake.receive(Delivery(0, content, tag, None, False, 0.0, None, None, "guest", held))
-        return lanes.depth, [letter for letter, _ in dead_letters._waiting]
+        return lanes.depth, dead_letters.waiting
 
     return asyncio.run(run())
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractQueue
 
     from worker.bench.loads import Command
-    from worker.broker.session import BrokerOptions, Link
+    from worker.broker.link import Link
+    from worker.broker.session import BrokerOptions
     from worker.broker.wire import Message
 
 _CONNECT_SECONDS: Final = 15.0

@@ -15,19 +15,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from schemas.routing import DEAD_QUEUE
-from worker.broker.backlog import BATCH_LETTERS, Backlog
+from worker.broker.backlog import BACKOFF, BATCH_LETTERS, Backlog
 from worker.broker.dead_letters import letter_from
-from worker.broker.session import pause_before
+from worker.broker.link import CLOSE_SECONDS
 from worker.broker.tap import Deliveries
 from worker.broker.wire import Properties, ack_frame
 from worker.engine.ports import DeadLetter, LedgerUnavailable, Whole
+from worker.stopping import ended
 
 if TYPE_CHECKING:
-    import random
-
     from aio_pika.abc import AbstractChannel
 
-    from worker.broker.session import Link
+    from worker.broker.link import Link
     from worker.broker.wire import Message
 
 logger = logging.getLogger(__name__)
@@ -42,21 +41,18 @@ class Archiver:
     Args:
         store: keeps letters for good, all or none; ``LedgerUnavailable`` means that they can be stored later, any
             other exception that one of them cannot be stored.
-        jitter: for the pauses after a failure to store.
         batch: how many letters are stored together at most.
     """
 
     def __init__(
         self,
         store: Callable[[Sequence[DeadLetter]], Awaitable[None]],
-        jitter: random.Random,
         batch: int = BATCH_LETTERS,
     ) -> None:
         self.archived = 0
         self._store = store
-        self._jitter = jitter
         self._batch = batch
-        self._backlog = Backlog(jitter, batch)
+        self._backlog = Backlog(batch)
         self._failures = 0
         self._stopped: str | None = None
         self._link: Link | None = None
@@ -74,7 +70,7 @@ class Archiver:
 
     def attach(self, link: Link) -> None:
         """Consume over a new link, as soon as the queue answers."""
-        self._backlog = Backlog(self._jitter, self._batch)
+        self._backlog = Backlog(self._batch)
         self._link = link
         self._registering = asyncio.create_task(self._register(link))
         if self._task is None:
@@ -84,14 +80,12 @@ class Archiver:
         """The link is gone; what was not acknowledged comes again."""
         if self._link is link:
             self._link = None
-            self._backlog = Backlog(self._jitter, self._batch)
+            self._backlog = Backlog(self._batch)
 
     async def close(self) -> None:
         """Stop; a batch that is being stored is finished by whoever gets it next."""
         tasks = [task for task in (self._task, self._registering) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks, CLOSE_SECONDS)
 
     async def _register(self, link: Link) -> None:
         try:
@@ -164,7 +158,7 @@ class Archiver:
     async def _pause(self, error: Exception) -> None:
         self._failures += 1
         self._stopped = f"dead letters are not stored: {str(error) or type(error).__name__}"
-        await asyncio.sleep(pause_before(self._failures, self._jitter))
+        await asyncio.sleep(BACKOFF.seconds(self._failures))
 
 
 def reduced(message: Message, why: Exception) -> DeadLetter:

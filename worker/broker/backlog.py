@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from worker.broker.session import pause_before
+from worker.backoff import Backoff
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Sequence
 
     from worker.broker.wire import Message
@@ -18,6 +17,7 @@ BATCH_LETTERS: Final = 50
 BATCH_BYTES: Final = 8 * 1024 * 1024
 
 
+BACKOFF: Final = Backoff(0.1, 10.0)
 # A database that is away fails every letter; one letter that seems to be why is left for later only after these.
 _PATIENCE: Final = 5
 
@@ -39,8 +39,7 @@ class Backlog:
     refused it, and after a few attempts if the archive was away.
     """
 
-    def __init__(self, jitter: random.Random, letters: int = BATCH_LETTERS, size: int = BATCH_BYTES) -> None:
-        self._jitter = jitter
+    def __init__(self, letters: int = BATCH_LETTERS, size: int = BATCH_BYTES) -> None:
         self._most = self._limit = letters
         self._size = size
         self._waiting: list[Message] = []
@@ -97,5 +96,5 @@ class Backlog:
             del self._waiting[0]
         aside = self._aside[message.tag]
         aside.failures += 1
-        aside.due = now + pause_before(aside.failures, self._jitter)
+        aside.due = now + BACKOFF.seconds(aside.failures)
         return False

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractChannel
 
-    from worker.broker.session import Link
+    from worker.broker.link import Link
     from worker.broker.wire import Message
 
 logger = logging.getLogger(__name__)

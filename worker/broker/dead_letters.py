@@ -13,6 +13,7 @@ from aio_pika import Message as AmqpMessage
 
 from schemas.parsing import Readable, read_as_far
 from schemas.routing import COMMAND_EXCHANGE, DEAD_EXCHANGE, DETAIL_HEADER, REASON_HEADER
+from worker.broker.link import asked
 from worker.broker.tables import TABLE_MAX_BYTES, write_tables
 from worker.engine.ports import (
     CORRELATION_HEADER,
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractExchange
 
     from schemas.outcomes import DeadReason
-    from worker.broker.session import Link, Session
+    from worker.broker.link import Link
+    from worker.broker.session import Session
     from worker.broker.wire import Message
 
 COMMAND_HEADER: Final = "x-nodeledger-command"
@@ -73,12 +75,11 @@ class DeadLetterPublisher:
             raise BrokerUnavailable("the connection to the broker was lost")
         for at in range(0, len(letters), _TOGETHER):
             sent = [self._publish(self._exchange, letter) for letter in letters[at : at + _TOGETHER]]
-            results = await asyncio.gather(*sent, return_exceptions=True)
+            # Of each a result, since the library cancels those whose connection is gone.
+            results = await asked(asyncio.gather(*sent, return_exceptions=True))
             for problem in results:
-                if isinstance(problem, Exception):
-                    raise BrokerUnavailable(f"a dead letter was not confirmed: {problem!r}") from problem
                 if isinstance(problem, BaseException):
-                    raise problem
+                    raise BrokerUnavailable(f"a dead letter was not confirmed: {problem!r}") from problem
 
     async def _publish(self, exchange: AbstractExchange, letter: DeadLetter) -> None:
         message = AmqpMessage(

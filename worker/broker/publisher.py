@@ -14,7 +14,8 @@ from worker.broker.wire import publish_frames
 from worker.engine.ports import BrokerUnavailable, NotConfirmed, Outgoing
 
 if TYPE_CHECKING:
-    from worker.broker.session import Link, Session
+    from worker.broker.link import Link
+    from worker.broker.session import Session
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ it runs out of memory or disk, and acknowledgements must not wait behind that.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,8 @@ from worker.broker.session import Session
 from worker.broker.topology import ensure
 
 if TYPE_CHECKING:
-    from worker.broker.session import BrokerOptions, Link
+    from worker.broker.link import Link
+    from worker.broker.session import BrokerOptions
     from worker.engine.ports import DeadLetter, Delivery, Outgoing
 
 _IN_LINE_SECONDS: Final = 5.0
@@ -65,14 +65,13 @@ class RabbitBroker:
         declare: bool = True,
         confirm_seconds: float = 30.0,
     ) -> None:
-        jitter = random.Random()  # noqa: S311 - jitter, not a secret
         self._shards = shards
         self._declare = declare
         self._giving = Session(options, "publish", on_ready=self._attach_giving, on_lost=self._detach_giving)
         self._taking = Session(options, "consume", on_ready=self._attach_taking, on_lost=self._detach_taking)
         self.publisher = Publisher(self._giving, confirm_seconds)
         self.consumer = Consumer(range(shards), prefetch, sink)
-        self.archiver = Archiver(store, jitter) if store is not None else None
+        self.archiver = Archiver(store) if store is not None else None
         self._dead_letter_publisher = DeadLetterPublisher(self._giving, confirm_seconds)
 
     @property

@@ -10,33 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import aio_pika
 from aiormq.tools import censor_url
 from yarl import URL
 
-from worker.broker.tap import Tap, TapTransport
+from worker.backoff import Backoff
+from worker.broker.link import CLOSE_SECONDS, Link, TappedConnection, asked
 from worker.engine.ports import BrokerUnavailable
+from worker.stopping import ended
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from aio_pika.abc import AbstractChannel
-
-    from worker.broker.tap import FrameSink
-
 logger = logging.getLogger(__name__)
 
-PAUSE_MIN_SECONDS: Final = 0.1
-PAUSE_MAX_SECONDS: Final = 10.0
-CLOSE_SECONDS: Final = 5.0
+BACKOFF: Final = Backoff(0.1, 10.0)
+"""A broker that starts again is not met by all workers at once, and waits ten seconds at most for each."""
 _STEADY_SECONDS: Final = 10.0
+_END_SECONDS: Final = 3 * CLOSE_SECONDS
+"""Closing the channels that are being opened, then the connection, and something for a slow machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,130 +66,6 @@ def tls_context(
     return context
 
 
-def pause_before(attempt: int, jitter: random.Random) -> float:
-    """Seconds to wait before the given attempt (1 is the second attempt): full jitter, growing to ten seconds."""
-    ceiling = min(PAUSE_MAX_SECONDS, PAUSE_MIN_SECONDS * 2.0 ** min(attempt, 16))
-    return jitter.uniform(PAUSE_MIN_SECONDS, max(ceiling, PAUSE_MIN_SECONDS))
-
-
-class _TappedConnection(aio_pika.Connection):
-    """A connection of the library with our tap in its transport."""
-
-    def __init__(self, url: URL, **kwargs: Any) -> None:
-        super().__init__(url, **kwargs)
-        self.tapped = TapTransport()
-        self.kwargs["transport_factory"] = self.tapped
-
-
-class Link:
-    """A live connection of one generation."""
-
-    def __init__(self, connection: _TappedConnection, generation: int) -> None:
-        if connection.transport is None:
-            detail = "the connection was lost while it was opened"
-            raise BrokerUnavailable(detail)
-        self.generation = generation
-        self.failure = "the connection to the broker was lost"
-        self.failed_channel: object = None
-        self.connection: aio_pika.Connection = connection
-        connection.close_callbacks.add(self._on_connection_closed)
-        self._under = connection.transport.connection
-        self._tapped = connection.tapped
-
-    @property
-    def tap(self) -> Tap:
-        """The tap of this connection."""
-        return self._tapped.tap
-
-    @property
-    def alive(self) -> bool:
-        """Whether anything can still be sent."""
-        return not self.tap.lost.is_set() and not self._tapped.writer.is_closing()
-
-    @property
-    def frame_max(self) -> int:
-        """The largest frame in bytes that the broker takes."""
-        return self._under.connection_tune.frame_max or 131_072
-
-    @property
-    def server_version(self) -> tuple[int, ...]:
-        """The broker's version, such as ``(3, 10, 8)``; empty if it does not say."""
-        text = str(self._under.server_properties.get("version", ""))
-        return tuple(int(part) for part in text.partition("-")[0].split(".") if part.isdigit())
-
-    def write(self, frames: bytes) -> bool:
-        """Send whole frames at once; false if the connection is gone."""
-        if not self.alive:
-            return False
-        self._tapped.writer.write(frames)
-        return True
-
-    async def drain(self) -> None:
-        """Wait until the socket takes more.
-
-        Raises:
-            BrokerUnavailable: the connection is gone.
-        """
-        try:
-            await self._tapped.writer.drain()
-        except OSError as error:
-            raise BrokerUnavailable(str(error)) from error
-
-    async def channel(self, sink: FrameSink | None = None, *, confirms: bool = False) -> AbstractChannel:
-        """Open a channel whose hot frames go to ``sink``."""
-        channel = self.connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-        await channel.initialize()
-        channel.close_callbacks.add(self._on_channel_closed)
-        if sink is not None and channel.number is not None:
-            self.tap.sinks[channel.number] = sink
-        return channel
-
-    async def consume(self, channel: AbstractChannel, queue: str, prefetch: int) -> None:
-        """Consume a queue on a channel; what is delivered goes to the channel's sink."""
-        await channel.set_qos(prefetch)
-        await (await channel.get_queue(queue, ensure=False)).consume(_left_to_the_tap)
-
-    async def scratch_channel(self) -> AbstractChannel:
-        """Open a channel that may be closed by the broker without consequences."""
-        channel = self.connection.channel(publisher_confirms=False)
-        await channel.initialize()
-        return channel
-
-    async def close_channel(self, channel: AbstractChannel) -> None:
-        """Close a channel on purpose; what it has not acknowledged goes back to its queue, in order."""
-        channel.close_callbacks.discard(self._on_channel_closed)
-        number = channel.number
-        with suppress(Exception):  # a channel that cannot be closed is gone already
-            await asyncio.wait_for(channel.close(), CLOSE_SECONDS)
-        if number is not None:
-            self.tap.sinks.pop(number, None)
-
-    def abort(self) -> None:
-        """Give the connection up at once; the session builds the next."""
-        self._tapped.writer.transport.abort()
-
-    async def close(self) -> None:
-        """Close in good order, or give up after a few seconds."""
-        try:
-            await asyncio.wait_for(self.connection.close(), CLOSE_SECONDS)
-        except Exception:  # noqa: BLE001 - whatever it is, the connection is not wanted any more
-            self.abort()
-
-    def _on_connection_closed(self, _connection: object, reason: BaseException | None) -> None:
-        if self.failed_channel is None and reason is not None:
-            self.failure = f"the broker closed the connection: {reason}"
-
-    def _on_channel_closed(self, channel: object, reason: BaseException | None) -> None:
-        if self.alive:
-            self.failed_channel = channel
-            self.failure = f"the broker closed a channel: {reason}"
-            self.abort()
-
-
-async def _left_to_the_tap(_message: object) -> None:
-    """What the library calls for a message that the tap did not take: one after its channel was closed."""
-
-
 class Session:
     """The supervisor of one connection.
 
@@ -220,7 +93,7 @@ class Session:
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._ready = asyncio.Event()
-        self._jitter = random.Random()  # noqa: S311 - jitter, not a secret
+        self._closing = False
         self._supervisor: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -238,21 +111,22 @@ class Session:
         if self.link is not None:
             self._ready.clear()  # it is dead, and the supervisor has yet to notice
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._ready.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._ready.wait()
         if self.link is None:
             raise BrokerUnavailable(self.last_error or f"no connection to the broker within {timeout:g} s")
         return self.link
 
     async def close(self) -> None:
-        """Stop supervising and close the connection."""
+        """Stop supervising and close the connection, within seconds."""
+        self._closing = True
         if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+            await ended([self._supervisor], _END_SECONDS)
             self._supervisor = None
 
     async def _supervise(self) -> None:
         attempt = 0
-        while True:
+        while not self._closing:  # also where its cancellation got lost
             url = URL(self._options.urls[attempt % len(self._options.urls)])
             started = asyncio.get_running_loop().time()
             try:
@@ -264,20 +138,20 @@ class Session:
             if asyncio.get_running_loop().time() - started > _STEADY_SECONDS:
                 attempt = 0
             attempt += 1
-            await asyncio.sleep(pause_before(attempt - 1, self._jitter))
+            await asyncio.sleep(BACKOFF.seconds(attempt))
 
     async def _live(self, url: URL) -> None:
-        connection = _TappedConnection(
+        connection = TappedConnection(
             url.update_query(heartbeat=str(self._options.heartbeat_seconds)),
             ssl_context=self._options.tls,
             client_properties={"connection_name": f"{self._options.name} {self._role}"},
         )
         try:
-            await connection.connect(timeout=self._options.connect_seconds)
+            await asked(connection.connect(), self._options.connect_seconds)
             self.generation += 1
             link = Link(connection, self.generation)
         except BaseException:
-            await connection.close()
+            await connection.end()
             raise
         try:
             await self._set_up(link)
@@ -299,11 +173,9 @@ class Session:
             )
             if opening not in done:
                 raise BrokerUnavailable(link.failure if done else "the broker does not open our channels")
-            await opening
+            await asked(opening)
         finally:
-            opening.cancel()
-            dying.cancel()
-            await asyncio.gather(opening, dying, return_exceptions=True)
+            await ended((opening, dying), CLOSE_SECONDS)
         self.link = link
         self.last_error = None
         self._ready.set()

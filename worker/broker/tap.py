@@ -261,3 +261,8 @@ class TapTransport(TransportFactory):
         transport, _ = await loop.create_connection(lambda: self.tap, host, port, ssl=context, **kwargs)
         self.writer = asyncio.StreamWriter(transport, self.tap, reader, loop)
         return reader, self.writer
+
+    def abort(self) -> None:
+        """Drop the socket at once, if it was opened."""
+        if hasattr(self, "writer"):
+            self.writer.transport.abort()

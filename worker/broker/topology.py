@@ -28,7 +28,7 @@ from worker.errors import OperationError
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
 
-    from worker.broker.session import Link
+    from worker.broker.link import Link
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from schemas import Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Resize, Revert
+from schemas import Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Revert
 from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
 from worker.accounting.post import post
@@ -20,7 +20,8 @@ from worker.accounting.rules.nodes import observe
 from worker.accounting.state.view import Question
 from worker.engine.outcomes import Rendered, render, render_dead
 from worker.engine.permissions import Permissions, senders_of
-from worker.engine.ports import Known, OutcomeRecord, Parked, ReadKeys, WriteSet
+from worker.engine.ports import Known, OutcomeRecord, Parked
+from worker.engine.result import Inquiry, Result
 from worker.engine.statuses import FINAL, may_move
 
 if TYPE_CHECKING:
@@ -30,70 +31,7 @@ if TYPE_CHECKING:
 
     from worker.accounting.state.view import Facts
     from worker.engine.intake import Item
-    from worker.engine.ports import Delivery, ReadSet
-
-
-@dataclass(slots=True)
-class Inquiry:
-    """What must be asked before a lane goes on, at which addresses, and what was answered before."""
-
-    question: Question
-    addresses: dict[str, str]
-    facts: Facts
-
-
-@dataclass(slots=True)
-class Result:
-    """What came of a batch.
-
-    ``held`` are commands that go back to their lanes until the ``inquiries`` of
-    their nodes are answered. ``dead_lettered`` go to the dead letters. ``stuck`` are
-    nodes of which a parked command has to stay so, and with it all behind it;
-    ``leaving`` those of which one is put away, and what else was parked behind it
-    is decided once that is written down. ``again`` are duplicates, which get
-    the stored outcome once more.
-    """
-
-    changes: WriteSet = field(default_factory=WriteSet)
-    done: list[Item] = field(default_factory=list)
-    outcomes: list[tuple[Item, Rendered]] = field(default_factory=list)
-    held: list[Item] = field(default_factory=list)
-    inquiries: dict[str, Inquiry] = field(default_factory=dict)
-    stuck: set[str] = field(default_factory=set)
-    dead_lettered: list[tuple[Item, str, str]] = field(default_factory=list)
-    decided: list[tuple[Item, Decision]] = field(default_factory=list)
-    leaving: set[str] = field(default_factory=set)
-    again: list[Item] = field(default_factory=list)
-
-    def settled(self) -> list[Delivery]:
-        """What may be acknowledged: all that is done, but for those whose answer is not safe before it is published."""
-        again = {id(item) for item in self.again}
-        return [item.delivery for item in self.done if item.delivery is not None and id(item) not in again]
-
-
-def read_keys(items: Sequence[Item], facts: Facts) -> ReadKeys:
-    """What the transaction of a batch must load."""
-    want = ReadKeys()
-    want.hosts = {name: seen.host_uuid for name, seen in facts.observations.items() if seen.host_uuid is not None}
-    for item in items:
-        command = item.command
-        want.commands.append(command.id)
-        want.nodes.add(command.node)
-        if isinstance(command, InstanceCommand):
-            want.instances.add(command.instance)
-            if isinstance(command, Resize | Migrate) and command.destination is not None:
-                want.nodes.add(command.destination)
-        elif isinstance(command, Claim):
-            if command.instances is None and command.instance is not None:
-                want.instances.add(command.instance)
-                want.nodes.update(command.candidates)
-            for member in command.instances or ():
-                want.instances.add(member.instance)
-                want.nodes.add(member.node)
-        elif isinstance(command, NodeRemove | Audit):
-            want.members.add(command.node)
-            want.instances.update(domain.uuid for domain in facts.listings.get(command.node) or ())
-    return want
+    from worker.engine.ports import ReadSet
 
 
 @dataclass(slots=True)

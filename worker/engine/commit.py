@@ -7,16 +7,17 @@ commit leaves in doubt is run again, and the ids tell what happened.
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
-from worker.engine.batch import Decider, Result, read_keys
+from worker.backoff import Backoff
+from worker.engine.batch import Decider
 from worker.engine.intake import trace_of
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerConflict, LedgerUnavailable
+from worker.engine.result import Result, read_keys
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ MAX_ATTEMPTS: Final = 3
 _T = TypeVar("_T")
 
 
-_SHORTEST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 5.0
+_BACKOFF: Final = Backoff(0.025, 5.0)
+"""A database that is restarted is back in seconds; what waits for it has locked its lanes."""
 
 
 @dataclass(slots=True)
@@ -59,7 +60,7 @@ class Committer:
     hand_on: Callable[[Result], None]
     permissions: Permissions = field(default_factory=Permissions)
     down: str | None = None
-    _jitter: random.Random = field(default_factory=random.Random)
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def run(self) -> None:
         """Commit batch after batch, until the lanes are closed."""
@@ -152,7 +153,7 @@ class Committer:
         """
         want = read_keys(items, facts)
         locking = bool(want.members)
-        pause = _SHORTEST_PAUSE
+        failures = 0
         while True:
             outbox = uuid4()
             published = self.outbox.take_published()
@@ -164,8 +165,8 @@ class Committer:
                 self.metrics.batch_retries.labels("conflict").inc()
             except LedgerUnavailable as trouble:
                 self._went_down(trouble)
-                await asyncio.sleep(self._jitter.uniform(0, pause))
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                failures += 1
+                await self.pause(_BACKOFF.seconds(failures))
             else:
                 self.down = None
                 return result
@@ -185,7 +186,14 @@ class Committer:
         began = loop.time()
         async with self.ledger.transaction(locking=locking) as transaction:
             loaded = await transaction.load(want)
-            decider = Decider(loaded, facts, began, self.park_deadline, self.refusal, self.permissions)
+            decider = Decider(
+                loaded=loaded,
+                facts=facts,
+                clock=began,
+                park_deadline=self.park_deadline,
+                refusal=self.refusal,
+                permissions=self.permissions,
+            )
             result = decider.run(items)
             changes = result.changes
             changes.published = published
@@ -218,14 +226,14 @@ class Committer:
 
     async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Ask the ledger until it answers."""
-        pause = _SHORTEST_PAUSE
+        failures = 0
         while True:
             try:
                 return await ask()
             except LedgerUnavailable as trouble:
                 self._went_down(trouble)
-                await asyncio.sleep(self._jitter.uniform(0, pause))
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                failures += 1
+                await self.pause(_BACKOFF.seconds(failures))
 
     def _went_down(self, trouble: LedgerUnavailable) -> None:
         if self.down is None:

@@ -7,27 +7,27 @@ safe it goes down the path again, to be written under its id.
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from worker.engine.envelope import Envelope
-from worker.engine.intake import Item, reply_of
-from worker.engine.ports import BrokerUnavailable, DeadLetter, senders_line
+from worker.engine.intake import Item
+from worker.engine.letters import letter_of, letter_of_refused
+from worker.engine.ports import BrokerUnavailable
+from worker.engine.send_queue import SendQueue
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from worker.engine.intake import Refused
     from worker.engine.lanes import Lanes
-    from worker.engine.ports import Broker, Delivery
+    from worker.engine.ports import Broker, DeadLetter, Delivery
     from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
 
 _AT_ONCE: Final = 64
-_LONGEST_PAUSE: Final = 5.0
+
+_Waiting: TypeAlias = "tuple[DeadLetter, Refused | Item]"
 
 
 class DeadLetters:
@@ -43,66 +43,44 @@ class DeadLetters:
         lanes: Lanes,
         metrics: Metrics,
         answer: Callable[[DeadLetter, Delivery], None] | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._answer = answer or (lambda _letter, delivery: broker.settle([delivery]))
         self._broker = broker
         self._lanes = lanes
         self._metrics = metrics
-        self._waiting: deque[tuple[DeadLetter, Refused | Item]] = deque()
-        self._arrived = asyncio.Event()
-        self._jitter = random.Random()  # noqa: S311 - jitter, not a secret
+        self._queue: SendQueue[_Waiting] = SendQueue("dead letters", self._send, _AT_ONCE, pause)
 
     def refuse(self, refused: Refused) -> None:
         """Dead-letter a delivery that intake refused."""
-        delivery = refused.delivery
-        envelope = Envelope(senders_line(delivery.user_id, delivery.headers), reply_of(delivery))
-        letter = DeadLetter(
-            delivery.body,
-            refused.reason,
-            refused.detail,
-            refused.command,
-            refused.node,
-            refused.kind,
-            envelope.on_letter(delivery.headers),
-            delivery.whole,
-        )
-        self._put(letter, refused)
+        self._queue.add((letter_of_refused(refused), refused))
 
     def dead_letter(self, item: Item, reason: str, detail: str) -> None:
         """Dead-letter a command that was put away, and then record it as dead."""
-        command = item.command
-        source = item.delivery or item.parked
-        if source is None:
-            _log.error("a command of the worker's own fails", kind=command.kind, node=command.node, detail=detail)
+        letter = letter_of(item, reason, detail)
+        if letter is not None:
+            self._queue.add((letter, item))
             return
-        before = item.delivery.headers if item.delivery is not None else {}
-        headers = Envelope.of_item(item).on_letter(before)
-        letter = DeadLetter(source.body, reason, detail, command.id, command.node, command.kind, headers)
-        self._put(letter, item)
+        command = item.command
+        _log.error("a command of the worker's own fails", kind=command.kind, node=command.node, detail=detail)
 
-    def _put(self, letter: DeadLetter, origin: Refused | Item) -> None:
-        self._waiting.append((letter, origin))
-        self._arrived.set()
+    @property
+    def waiting(self) -> list[DeadLetter]:
+        """Letters that are not safe yet."""
+        return [letter for letter, _ in self._queue.waiting]
 
     async def run(self) -> None:
         """Dead-letter, forever."""
-        pause = 0.1
-        while True:
-            await self._arrived.wait()
-            some = [self._waiting[i] for i in range(min(_AT_ONCE, len(self._waiting)))]
-            try:
-                await self._broker.dead_letter([letter for letter, _ in some])
-            except BrokerUnavailable as trouble:
-                _log.warning("dead letters wait for the broker", error=str(trouble), letters=len(self._waiting))
-                await asyncio.sleep(self._jitter.uniform(0, pause))
-                pause = min(2 * pause, _LONGEST_PAUSE)
-                continue
-            pause = 0.1
-            for letter, origin in some:
-                self._waiting.popleft()
-                self._done(letter, origin)
-            if not self._waiting:
-                self._arrived.clear()
+        await self._queue.run()
+
+    async def _send(self, some: Sequence[_Waiting]) -> tuple[Sequence[_Waiting], str | None]:
+        try:
+            await self._broker.dead_letter([letter for letter, _ in some])
+        except BrokerUnavailable as trouble:
+            return some, str(trouble)
+        for letter, origin in some:
+            self._done(letter, origin)
+        return [], None
 
     def _done(self, letter: DeadLetter, origin: Refused | Item) -> None:
         """The letter is safe: what is left is to record the command as dead, or to let the delivery go."""

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 from pydantic_core import from_json
 
 from worker.accounting.state.view import Facts, Observation, View
-from worker.engine.batch import Decider, read_keys
+from worker.engine.batch import Decider
 from worker.engine.intake import Item, fingerprint
 from worker.engine.permissions import Permissions
 from worker.engine.ports import Delivery, ReadKeys, ReadSet
+from worker.engine.result import read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from schemas import Command
-    from worker.engine.batch import Inquiry, Result
+    from worker.engine.result import Inquiry, Result
 
 _UNTOLD = "cannot be told: an earlier one on its node would ask a hypervisor first, and of that one nothing is known"
 

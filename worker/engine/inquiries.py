@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from worker.accounting.state.domains import Domain, DomainState
-    from worker.engine.batch import Inquiry
     from worker.engine.ports import Hypervisors
+    from worker.engine.result import Inquiry
 
 
 async def answer(hypervisors: Hypervisors, inquiry: Inquiry) -> Facts:

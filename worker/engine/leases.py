@@ -8,7 +8,6 @@ each in vain, and at most one command on its lane.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
 from worker.accounting.rules.lifecycle import Expire
+from worker.backoff import Backoff
 from worker.engine.intake import Item, fingerprint
 from worker.engine.ports import LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from worker.engine.lanes import Lanes
     from worker.engine.ports import Lease, Ledger
@@ -32,9 +32,7 @@ _PAGE: Final = 500
 _PAGES: Final = 20
 """At most 10,000 leases are looked through at once, in some 50 ms of the database."""
 _EVERY_SECONDS: Final = 1.0
-_LEAST_PAUSE: Final = 2.0
-_LONGEST_PAUSE: Final = 60.0
-_DOUBLINGS: Final = 5
+_BACKOFF: Final = Backoff(1.0, 60.0, jitter=0.5)
 _NAMESPACE: Final = UUID("6f2d1c0e-8a53-5e0b-9d0c-1f9a8f3f6b11")
 
 
@@ -55,19 +53,25 @@ class Leases:
     one, it expires once.
     """
 
-    def __init__(self, ledger: Ledger, lanes: Lanes, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        lanes: Lanes,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._ledger = ledger
         self._lanes = lanes
         self._clock = clock
+        self._pause = pause
         self._looks: dict[UUID, _Look] = {}
         self._round = 0
         self._last: Lease | None = None
-        self._jitter = random.Random()  # noqa: S311 - jitter, not a secret
 
     async def run(self) -> None:
         """Look through all leases that ran out, again and again, forever."""
         while True:
-            await asyncio.sleep(_EVERY_SECONDS)
+            await self._pause(_EVERY_SECONDS)
             try:
                 await self.look()
             except LedgerUnavailable as trouble:
@@ -103,10 +107,9 @@ class Leases:
         for item in items:
             look = self._looks.get(item.command.id)
             if look is not None:
-                pause = min(_LONGEST_PAUSE, _LEAST_PAUSE * 2**look.in_vain)
                 look.on_its_lane = False
-                look.in_vain = min(look.in_vain + 1, _DOUBLINGS)
-                look.next_at = self._clock() + self._jitter.uniform(0.5, 1.0) * pause
+                look.in_vain += 1
+                look.next_at = self._clock() + _BACKOFF.seconds(look.in_vain)
 
 
 def expiry(lease: Lease) -> Item:

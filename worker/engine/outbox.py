@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -24,10 +23,11 @@ from worker.engine.outcomes import Rendered, dead_answer, messages
 from worker.engine.ports import BrokerUnavailable, LedgerUnavailable
 from worker.engine.retrier import TOO_LARGE, Retrier, attempt
 from worker.engine.retries import LONGEST_SECONDS, Refused, Retries
+from worker.engine.send_queue import SendQueue
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from worker.engine.intake import Item
     from worker.engine.ports import Broker, DeadLetter, Delivery, Ledger, NotConfirmed, Outgoing, Unpublished
@@ -39,7 +39,6 @@ _AT_ONCE: Final = 16
 _KEPT_BATCHES: Final = 256
 _IDLE_SECONDS: Final = 0.5
 _SWEEP_BATCHES: Final = 16
-_LONGEST_PAUSE: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -78,15 +77,14 @@ class Outbox:
         metrics: Metrics,
         sweep_seconds: float,
         retries: Retries[_Batch] | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._broker = broker
         self._ledger = ledger
         self._metrics = metrics
         self._sweep_seconds = sweep_seconds
-        self._waiting: deque[_Batch] = deque()
-        self._arrived = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._pause = pause
+        self._queue: SendQueue[_Batch] = SendQueue("outcomes", self._send, _AT_ONCE, pause)
         self._retrier = Retrier(broker, metrics, self._end, retries)
         self._narrowed: dict[UUID, list[UUID]] = {}
         self._published: list[UUID] = []
@@ -95,7 +93,7 @@ class Outbox:
     @property
     def unpublished(self) -> int:
         """Messages that wait for the broker's confirm."""
-        return sum(len(batch.outgoing) for batch in self._waiting)
+        return sum(len(batch.outgoing) for batch in self._queue.waiting)
 
     @property
     def refused(self) -> int:
@@ -108,7 +106,7 @@ class Outbox:
         Those of duplicates, which are named in ``again``, are not in that row: they
         are never left to the sweeper, and their deliveries are settled here.
         """
-        if len(self._waiting) >= _KEPT_BATCHES and outbox is not None:
+        if len(self._queue.waiting) >= _KEPT_BATCHES and outbox is not None:
             repeated = {id(item) for item in again}
             outbox, outcomes = None, [(item, rendered) for item, rendered in outcomes if id(item) in repeated]
         batch = _Batch(outbox, [])
@@ -118,20 +116,15 @@ class Outbox:
                 batch.received.append(item.delivery.received_at)
         batch.unsettled += [item.delivery for item in again if item.delivery is not None]
         if batch.outgoing:
-            self._enqueue(batch)
+            self._queue.add(batch)
 
     def answer_dead(self, letter: DeadLetter, delivery: Delivery) -> None:
         """Tell the sender of a message that has no outcome under its id, and settle its delivery after that."""
         batch = _Batch(None, dead_answer(letter, reply_of(delivery), datetime.now(UTC)), unsettled=[delivery])
         if batch.outgoing:
-            self._enqueue(batch)
+            self._queue.add(batch)
         else:
             self._broker.settle(batch.unsettled)
-
-    def _enqueue(self, batch: _Batch) -> None:
-        self._waiting.append(batch)
-        self._idle.clear()
-        self._arrived.set()
 
     def take_published(self) -> list[UUID]:
         """The batches published since this was last asked, to be noted with the next commit."""
@@ -144,29 +137,10 @@ class Outbox:
 
     async def publish(self) -> None:
         """Publish what is added, forever, several batches at a time."""
-        pause = 0.1
-        while True:
-            await self._arrived.wait()
-            batches = [self._waiting[i] for i in range(min(_AT_ONCE, len(self._waiting)))]
-            trouble = await self._send(batches)
-            for _ in batches:
-                self._waiting.popleft()
-            self._waiting.extendleft(batch for batch in reversed(batches) if batch.outgoing)
-            if not self._waiting:
-                self._arrived.clear()
-                self._idle.set()
-            if trouble is None:
-                pause = 0.1
-                continue
-            _log.warning("outcomes wait for the broker", error=trouble, batches=len(self._waiting))
-            await asyncio.sleep(self._jitter.uniform(0, pause))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        await self._queue.run()
 
-    async def _send(self, batches: Sequence[_Batch]) -> str | None:
-        """Publish batches together; of those with messages that the broker did not answer for, these stay.
-
-        Says why the broker did not, if so.
-        """
+    async def _send(self, batches: Sequence[_Batch]) -> tuple[list[_Batch], str | None]:
+        """Publish batches together; gives back those with messages that the broker did not answer for, and why not."""
         failure = await attempt(self._broker, [message for batch in batches for message in batch.outgoing])
         for batch in batches:
             outgoing, batch.outgoing = batch.outgoing, []
@@ -174,7 +148,8 @@ class Outbox:
                 self._sort_out(batch, outgoing, failure)
             if not batch.outgoing:
                 self._finish(batch)
-        return str(failure) if failure is not None and failure.unanswered else None
+        left = [batch for batch in batches if batch.outgoing]
+        return left, str(failure) if failure is not None and failure.unanswered else None
 
     def _sort_out(self, batch: _Batch, outgoing: Sequence[Outgoing], failure: NotConfirmed) -> None:
         unanswered, refused, too_large = failure.by_identity()
@@ -214,7 +189,7 @@ class Outbox:
 
     async def flushed(self) -> None:
         """Wait until everything added is published, and note it; what was refused is left to other workers."""
-        await self._idle.wait()
+        await self._queue.flushed()
         for aside in self._retrier.waiting:
             if aside.origin.outbox is not None:
                 self._narrowed[aside.origin.outbox] = aside.origin.missing()
@@ -223,7 +198,7 @@ class Outbox:
     async def tidy(self) -> None:
         """Note what is published while no further commit comes to carry it, forever."""
         while True:
-            await asyncio.sleep(_IDLE_SECONDS)
+            await self._pause(_IDLE_SECONDS)
             await self._write_down()
 
     async def _write_down(self, ours_for: float = LONGEST_SECONDS) -> None:
@@ -241,7 +216,7 @@ class Outbox:
     async def sweep(self) -> None:
         """Publish what a crash or a long absence of the broker left unpublished, forever."""
         while True:
-            await asyncio.sleep(self._jitter.uniform(0.5, 1.5) * self._sweep_seconds)
+            await self._pause(self._jitter.uniform(0.5, 1.5) * self._sweep_seconds)
             try:
                 while await self.sweep_some():
                     pass
@@ -261,7 +236,7 @@ class Outbox:
         in_hand = self._in_hand()
         batches = [_Batch(left.outbox, _messages(left)) for left in found if left.outbox not in in_hand]
         outgoing = sum(len(batch.outgoing) for batch in batches)
-        trouble = await self._send(batches)
+        _, trouble = await self._send(batches)
         for batch in batches:
             if batch.outgoing:
                 batch.outbox = None  # its row stays for the next sweep
@@ -273,7 +248,7 @@ class Outbox:
         return len(found) == _SWEEP_BATCHES
 
     def _in_hand(self) -> set[UUID | None]:
-        waiting = {batch.outbox for batch in self._waiting}
+        waiting = {batch.outbox for batch in self._queue.waiting}
         return waiting | {aside.origin.outbox for aside in self._retrier.waiting} | {*self._published}
 
 

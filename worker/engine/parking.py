@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from worker.accounting.state.view import Facts
@@ -13,8 +14,7 @@ from worker.engine.ports import LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import timedelta
+    from collections.abc import Awaitable, Callable, Sequence
 
     from worker.engine.lanes import Lanes
     from worker.engine.ports import Hypervisors, Ledger, Parked
@@ -27,13 +27,25 @@ _COMMANDS_AT_ONCE: Final = 500
 _TIDY_SECONDS: Final = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How often a node with parked commands is asked, in seconds, and until when they wait.
+
+    While it does not answer, the interval doubles from ``least`` to ``most``. One
+    that answers and of which only deletes wait, for their domains to go, is asked
+    every ``verify`` seconds. What has waited for ``deadline`` is put away.
+    """
+
+    least: float
+    most: float
+    verify: float
+    deadline: timedelta
+
+
 class ParkedProbes:
     """Asks for every node with parked commands whether its hypervisor answers again.
 
-    Workers share the nodes: asking one leaves it to the asker for a while that
-    doubles from ``least`` to ``most`` seconds. One that answers and of which
-    only deletes wait, for their domains to go, is asked again every ``verify``
-    seconds.
+    Workers share the nodes: asking one leaves it to the asker for an interval.
     """
 
     def __init__(
@@ -42,32 +54,27 @@ class ParkedProbes:
         hypervisors: Hypervisors,
         lanes: Lanes,
         metrics: Metrics,
-        *,
-        least: float,
-        most: float,
-        verify: float,
-        deadline: timedelta,
+        every: Intervals,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._ledger = ledger
         self._hypervisors = hypervisors
         self._lanes = lanes
         self._metrics = metrics
-        self._least = least
-        self._most = most
-        self._verify = verify
-        self._deadline = deadline
+        self._every = every
+        self._pause = pause
 
     async def run(self) -> None:
         """Probe, count what waits, and forget what waits no more, forever."""
         loop = asyncio.get_running_loop()
         tidied = -_TIDY_SECONDS
         while True:
-            await asyncio.sleep(self._least)
+            await self._pause(self._every.least)
             try:
                 if loop.time() - tidied >= _TIDY_SECONDS:
                     tidied = loop.time()
                     await self._tidy()
-                nodes = await self._ledger.due_probes(_NODES_AT_ONCE, least=self._least, most=self._most)
+                nodes = await self._ledger.due_probes(_NODES_AT_ONCE, least=self._every.least, most=self._every.most)
                 addresses = await self._ledger.addresses(nodes)
                 await asyncio.gather(*(self._probe(node, addresses.get(node)) for node in nodes))
             except LedgerUnavailable as trouble:
@@ -92,14 +99,14 @@ class ParkedProbes:
             reachable = facts.observations[node].inventory is not None
         parked = await self._ledger.parked(node, _COMMANDS_AT_ONCE)
         if reachable:
-            await self._ledger.probe_again(node, self._pause(parked))
+            await self._ledger.probe_again(node, self._next(parked))
         else:
-            overdue = datetime.now(UTC) - self._deadline
+            overdue = datetime.now(UTC) - self._every.deadline
             parked = [one for one in parked if one.parked_at is not None and one.parked_at <= overdue]
         if parked:
             self._lanes.bring_back(node, [unpark(one) for one in parked], facts)
 
-    def _pause(self, parked: Sequence[Parked]) -> float:
+    def _next(self, parked: Sequence[Parked]) -> float:
         """How long to leave a node that answers alone: what others wait behind, or a full page, is looked at soon."""
         settling = len(parked) == _COMMANDS_AT_ONCE or any(one.blocking for one in parked)
-        return self._least if settling else self._verify
+        return self._every.least if settling else self._every.verify

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import heapq
-import random
 from collections import Counter
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from worker.backoff import Backoff
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from worker.engine.ports import Outgoing
 
 ATTEMPTS: Final = 7
-"""How often a message is sent in all. With pauses that double from a second, a queue has a minute to get room."""
+"""How often a message is sent in all; with these pauses, a queue has a minute to get room."""
+
+BACKOFF: Final = Backoff(0.75, 48.0, jitter=0.5)
 
 MOST: Final = 1024
 """How many refused messages wait; of at most 1 MiB each, and as a rule of 1 KiB."""
@@ -47,11 +50,11 @@ class Retries(Generic[_Origin]):
     """Refused messages by the time of their next attempt.
 
     Args:
-        pause: seconds before the attempt that follows on so many.
+        backoff: the pauses between the attempts.
     """
 
-    def __init__(self, pause: Callable[[int], float] | None = None) -> None:
-        self._pause = pause or _jittered
+    def __init__(self, backoff: Backoff = BACKOFF) -> None:
+        self._backoff = backoff
         self._queue: list[tuple[float, int, Refused[_Origin]]] = []
         self._waiting: dict[Refused[_Origin], None] = {}
         self._of_target: Counter[str] = Counter()
@@ -82,7 +85,7 @@ class Retries(Generic[_Origin]):
 
     def put_off(self, refused: Refused[_Origin], now: float) -> None:
         """Have it tried after a pause; what the broker did not answer is no attempt."""
-        heapq.heappush(self._queue, (now + self._pause(refused.attempts), next(self._order), refused))
+        heapq.heappush(self._queue, (now + self._backoff.seconds(refused.attempts), next(self._order), refused))
 
     def drop(self, refused: Refused[_Origin]) -> None:
         """Its attempts are over."""
@@ -101,7 +104,3 @@ class Retries(Generic[_Origin]):
         while self._queue and self._queue[0][0] <= now:
             found.append(heapq.heappop(self._queue)[2])
         return found
-
-
-def _jittered(attempts: int) -> float:
-    return random.uniform(0.5, 1.5) * 2.0 ** (attempts - 1)  # noqa: S311 - jitter, not a secret

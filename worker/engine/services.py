@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from worker.engine.commit import Committer
 from worker.engine.dead_letters import DeadLetters
 from worker.engine.inquiries import answer, unanswered
 from worker.engine.leases import Leases
 from worker.engine.outbox import Outbox
-from worker.engine.parking import ParkedProbes
+from worker.engine.parking import Intervals, ParkedProbes
 from worker.engine.permissions import Permissions
 from worker.engine.shards import Membership, keep_share
+from worker.stopping import ended
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Collection, Coroutine
     from datetime import timedelta
     from typing import Any
     from uuid import UUID
 
-    from worker.engine.batch import Inquiry, Result
     from worker.engine.intake import Intake
     from worker.engine.lanes import Lanes
     from worker.engine.ports import Broker, Hypervisors, Ledger
+    from worker.engine.result import Inquiry, Result
     from worker.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
+
+END_SECONDS: Final = 5.0
+"""How long services may take to end once they are cancelled: as long as they close a transaction or a channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +78,15 @@ class Engine:
         self._dead_letters = DeadLetters(broker, lanes, metrics, self._outbox.answer_dead)
         self._committers = [
             Committer(
-                lanes,
-                ledger,
-                self._outbox,
-                metrics,
-                options.batch_limit,
-                options.park_deadline,
-                hypervisors.refusal,
-                self._hand_on,
-                options.permissions,
+                lanes=lanes,
+                ledger=ledger,
+                outbox=self._outbox,
+                metrics=metrics,
+                limit=options.batch_limit,
+                park_deadline=options.park_deadline,
+                refusal=hypervisors.refusal,
+                hand_on=self._hand_on,
+                permissions=options.permissions,
             )
             for _ in range(options.committers)
         ]
@@ -113,22 +116,26 @@ class Engine:
         services = [asyncio.create_task(service) for service in self._services()]
         committing = [asyncio.create_task(committer.run(), name="committer") for committer in self._committers]
         stopping = asyncio.create_task(stop.wait())
+        finishing: asyncio.Task[None] | None = None
         try:
             done, _ = await asyncio.wait([stopping, *services, *committing], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
                 task.result()
             _log.info("stopping: finishing what was begun")
             self._lanes.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._options.shutdown_seconds):
-                    await asyncio.gather(*committing)
-                    await self._outbox.flushed()
+            finishing = asyncio.create_task(self._finish(committing))
+            await asyncio.wait((finishing,), timeout=self._options.shutdown_seconds)
+            if finishing.done():
+                finishing.result()
         finally:
-            for task in (stopping, *services, *committing, *self._asking):
-                task.cancel()
-            for task in (stopping, *services, *committing, *self._asking):
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
+            tasks = [stopping, *services, *committing, *self._asking, *filter(None, (finishing,))]
+            if left := await ended(tasks, END_SECONDS):
+                _log.error("services do not end and are left", services=len(left))
+
+    async def _finish(self, committing: Collection[asyncio.Task[None]]) -> None:
+        """Commit what was taken, and publish its outcomes."""
+        await asyncio.gather(*committing)
+        await self._outbox.flushed()
 
     def _services(self) -> list[Coroutine[Any, Any, None]]:
         options = self._options
@@ -137,10 +144,7 @@ class Engine:
             self._hypervisors,
             self._lanes,
             self._metrics,
-            least=options.probe_least,
-            most=options.probe_most,
-            verify=options.verify_seconds,
-            deadline=options.park_deadline,
+            Intervals(options.probe_least, options.probe_most, options.verify_seconds, options.park_deadline),
         )
         return [
             self._dead_letters.run(),

@@ -9,7 +9,7 @@ from worker.engine.ports import BrokerUnavailable, LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from uuid import UUID
 
     from worker.engine.ports import Broker
@@ -31,7 +31,12 @@ class Membership(Protocol):
 
 
 async def keep_share(
-    pool: Membership, broker: Broker, worker: UUID, shards: int, tell: Callable[[str | None], None]
+    pool: Membership,
+    broker: Broker,
+    worker: UUID,
+    shards: int,
+    tell: Callable[[str | None], None],
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Stay in the pool, and queue up behind the owner of each shard that is another's, forever.
 
@@ -63,4 +68,4 @@ async def keep_share(
         except LedgerUnavailable as trouble:
             _log.info("the pool waits for the database", error=str(trouble))
             tell(str(trouble))
-        await asyncio.sleep(_EVERY_SECONDS)
+        await pause(_EVERY_SECONDS)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from random import uniform
 from typing import Final
 
-FIRST_SECONDS: Final = 1.0
-LONGEST_SECONDS: Final = 30.0
+from worker.backoff import Backoff
+
+# A second is what a daemon takes to start again; after half a minute people look whether their node is back.
+BACKOFF: Final = Backoff(1.0, 30.0, jitter=0.5)
 
 
 class Breaker:
-    """Open after a failure, for a while that doubles from 1 s to 30 s with each further one.
+    """Open after a failure, for a while that grows with each further one; see :class:`Backoff`.
 
-    The while is drawn between its half and its whole, so that nodes that
-    failed together are not all tried again together. Times are the caller's,
-    in seconds.
+    Times are the caller's, in seconds.
     """
 
     __slots__ = ("_until", "failures", "reason")
@@ -30,10 +29,9 @@ class Breaker:
 
     def failed(self, now: float, reason: str) -> None:
         """Note a failure."""
-        longest = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(self.failures, 16))
         self.failures += 1
         self.reason = reason
-        self._until = now + max(FIRST_SECONDS, uniform(longest / 2, longest))  # noqa: S311 - no secret
+        self._until = now + BACKOFF.seconds(self.failures)
 
     def succeeded(self) -> None:
         """Note a success: all is forgotten."""

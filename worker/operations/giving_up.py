@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 
 from worker.accounting.state.view import Facts
 from worker.engine.batch import Decider
-from worker.engine.envelope import Envelope
 from worker.engine.intake import Item, unpark
+from worker.engine.letters import letter_of
 from worker.engine.ports import DeadLetter, LedgerConflict, LedgerUnavailable, Parked, ReadKeys
 from worker.errors import OperationError, UnreachableError
 from worker.ledger.dead_letters import note, store
@@ -103,16 +103,7 @@ def _dead_lettered(parked: Parked) -> Item:
 
 
 def _letter(item: Item) -> DeadLetter:
-    command = item.command
-    if item.parked is None or item.dead_lettered is None:
+    letter = letter_of(item, *item.dead_lettered) if item.dead_lettered is not None else None
+    if letter is None:
         raise AssertionError("only parked commands are given up")
-    reason, detail = item.dead_lettered
-    return DeadLetter(
-        body=item.parked.body,
-        reason=reason,
-        detail=detail,
-        command=command.id,
-        node=command.node,
-        kind=command.kind,
-        headers=Envelope.of_item(item).on_letter({}),
-    )
+    return letter

@@ -15,7 +15,7 @@ from worker.engine.ports import SENDERS_HEADER, senders_line
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-    from worker.broker.session import Link
+    from worker.broker.link import Link
 
 _WINDOW: Final = 256
 _QUIET_SECONDS: Final = 0.5

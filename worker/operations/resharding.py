@@ -36,7 +36,7 @@ from worker.servers import broker, writing
 if TYPE_CHECKING:
     import asyncpg
 
-    from worker.broker.session import Link
+    from worker.broker.link import Link
     from worker.ledger.installation import Installation
     from worker.operations.reporting import Note, Progress
 

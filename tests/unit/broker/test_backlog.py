@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import random
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +12,7 @@ def message(tag: int, size: int = 10) -> Message:
 
 
 def filled(count: int, size: int = 10, letters: int = 50) -> Backlog:
-    backlog = Backlog(random.Random(1), letters, 10_000)
+    backlog = Backlog(letters, 10_000)
     for tag in range(1, count + 1):
         backlog.add(message(tag, size))
     return backlog

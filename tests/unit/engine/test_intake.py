@@ -40,7 +40,7 @@ async def reasons(delivery: Delivery, tracing: Tracing | None = None) -> list[tu
     dead_letters = DeadLetters(cast("Any", None), lanes, Metrics())  # nothing is sent here
     intake.dead_letter_with(dead_letters)
     intake.receive(delivery)
-    return [(letter.reason, letter.detail) for letter, _ in dead_letters._waiting]
+    return [(letter.reason, letter.detail) for letter in dead_letters.waiting]
 
 
 @pytest.mark.parametrize("body", [GOOD, b"{"])

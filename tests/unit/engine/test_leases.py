@@ -6,11 +6,11 @@ from typing import Any, cast
 from unittest.mock import Mock
 from uuid import UUID
 
-from worker.engine.batch import Result
 from worker.engine.intake import Item
 from worker.engine.lanes import Lanes
 from worker.engine.leases import Leases
 from worker.engine.ports import Lease, Ledger
+from worker.engine.result import Result
 from worker.engine.services import Engine
 from worker.telemetry.metrics import Metrics
 

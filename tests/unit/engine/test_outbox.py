@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from schemas import Audit
+from worker.backoff import Backoff
 from worker.engine.intake import Item
 from worker.engine.outbox import _KEPT_BATCHES, Outbox
 from worker.engine.outcomes import Rendered
@@ -134,7 +135,7 @@ class Scene:
     def __init__(self, rows: Mapping[UUID, Sequence[int]], retries: Retries[Any] | None = None) -> None:
         self.broker, self.ledger = FakeBroker(), FakeLedger(rows)
         self.metrics = Metrics("0")
-        soon: Retries[Any] = Retries(pause=lambda _attempts: 0.0)
+        soon: Retries[Any] = Retries(Backoff(0.0, 0.0))
         self.outbox = Outbox(
             cast(Broker, self.broker),
             cast(Ledger, self.ledger),
@@ -160,12 +161,11 @@ async def running(*services: Any) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def never(_attempts: int) -> float:
-    return 1e9
+NEVER = Backoff(1e9, 1e9)
 
 
 async def test_what_is_refused_leaves_its_batch_and_its_neighbours_are_published_once() -> None:
-    scene = Scene({BATCH: [1, 2], OTHER: [3]}, Retries(pause=never))
+    scene = Scene({BATCH: [1, 2], OTHER: [3]}, Retries(NEVER))
     scene.broker.refuses = {"to-1"}
     async with running(scene.outbox.publish(), scene.outbox.retry(), scene.outbox.tidy()):
         scene.outbox.add(BATCH, [outcome(1), outcome(2)])
@@ -242,7 +242,7 @@ async def test_a_broker_that_is_away_uses_up_no_attempt() -> None:
 
 
 async def test_no_more_than_a_bounded_number_waits_for_one_target_and_in_all() -> None:
-    retries: Retries[int] = Retries(pause=never)
+    retries: Retries[int] = Retries(NEVER)
     one = [Refused(Outgoing("", "full", b""), number) for number in range(MOST_OF_TARGET + 1)]
     assert [retries.add(refused, 0.0) for refused in one] == [True] * MOST_OF_TARGET + [False]
     for number in range(MOST - MOST_OF_TARGET):
@@ -259,7 +259,7 @@ async def test_one_exchange_is_one_target_whatever_the_key() -> None:
 
 
 async def test_what_is_refused_is_left_to_other_workers_when_this_one_ends() -> None:
-    scene = Scene({BATCH: [1, 2]}, Retries(pause=never))
+    scene = Scene({BATCH: [1, 2]}, Retries(NEVER))
     scene.broker.refuses = {"to-1"}
     async with running(scene.outbox.publish(), scene.outbox.retry()):
         scene.outbox.add(BATCH, [outcome(1), outcome(2)])
@@ -270,7 +270,7 @@ async def test_what_is_refused_is_left_to_other_workers_when_this_one_ends() -> 
 
 
 async def test_the_sweeper_sets_refused_messages_aside_and_lets_the_rest_go() -> None:
-    scene = Scene({BATCH: [1, 2], OTHER: [3]}, Retries(pause=never))
+    scene = Scene({BATCH: [1, 2], OTHER: [3]}, Retries(NEVER))
     scene.broker.refuses = {"to-1"}
     await scene.outbox.sweep_some()
     assert scene.ledger.rows == {BATCH: [UUID(int=1)]}
@@ -308,7 +308,7 @@ async def test_the_delivery_of_a_duplicate_is_settled_once_its_answer_is_out() -
 
 
 async def test_a_duplicate_whose_answer_is_refused_holds_up_no_acknowledgement() -> None:
-    scene = Scene({}, Retries(pause=never))
+    scene = Scene({}, Retries(NEVER))
     scene.broker.refuses = {"to-1"}
     again = outcome(1, tag=7)
     async with running(scene.outbox.publish()):

@@ -8,10 +8,11 @@ from uuid import uuid4
 from schemas import Policy
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Facts, Node, Observation, View
-from worker.engine.batch import Decider, Result
+from worker.engine.batch import Decider
 from worker.engine.intake import Item, unpark
 from worker.engine.lanes import Lanes
 from worker.engine.ports import NO_REPLY, Known, Parked, ReadSet
+from worker.engine.result import Result
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INSTANCE = str(uuid4())

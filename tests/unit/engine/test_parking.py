@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from worker.engine.lanes import Lanes
-from worker.engine.parking import ParkedProbes
+from worker.engine.parking import Intervals, ParkedProbes
 from worker.engine.ports import NO_REPLY, Parked
 from worker.telemetry.metrics import Metrics
 
@@ -73,10 +73,7 @@ async def pause_of_a_node_that_answers(waiting: Sequence[Parked]) -> float:
         cast("Any", SimpleNamespace(inventory=inventory, host_uuid=lambda _node: None)),
         Lanes(),
         Metrics(),
-        least=0.001,
-        most=30.0,
-        verify=7.0,
-        deadline=timedelta(days=1),
+        Intervals(least=0.001, most=30.0, verify=7.0, deadline=timedelta(days=1)),
     )
     service = asyncio.create_task(probes.run())
     try:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from schemas import parse_command
 from worker.accounting.state.instances import Holding, Instance
 from worker.accounting.state.occupancy import Placement
-from worker.engine.dead_letters import DeadLetters
 from worker.engine.intake import Item, fingerprint
-from worker.engine.permissions import Concern, Permissions, concern_of, senders_of
+from worker.engine.letters import letter_of
+from worker.engine.permissions import Concern, Permissions, concern_of
 from worker.engine.ports import NO_REPLY, SENDERS_HEADER, Delivery, Parked
 from worker.errors import SettingsError
 from worker.permission_rules import PermissionRule, RulesError, read_rules
@@ -155,16 +155,9 @@ def test_a_replay_needs_leave_for_all_through_whose_hands_it_went() -> None:
 
 
 def test_a_dead_letter_names_everybody_whose_it_was() -> None:
-    class Keeping(DeadLetters):
-        def _put(self, letter: Any, origin: Any) -> None:
-            kept.append((letter, origin))
-
-    kept: list[Any] = []
-    dead_letters = Keeping(*[Any] * 3)  # type: ignore[arg-type]
-    dead_letters.dead_letter(item("root", senders="mallory", **on(OTHER)), "poison", "")
-    letter, origin = kept.pop()
+    letter = letter_of(item("root", senders="mallory", **on(OTHER)), "poison", "")
+    assert letter is not None
     assert letter.headers[SENDERS_HEADER] == "mallory\nroot"
-    assert senders_of(origin) == ("mallory", "root")
 
 
 def test_what_the_workers_make_themselves_needs_no_leave() -> None:

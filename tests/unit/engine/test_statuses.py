@@ -15,9 +15,10 @@ from tests.model.scene import Scene, asks, uuid
 from tests.unit.engine.test_parked_order import parked
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Facts, Node, View
-from worker.engine.batch import Decider, Result
+from worker.engine.batch import Decider
 from worker.engine.intake import Item
 from worker.engine.ports import Delivery, Known, ReadSet
+from worker.engine.result import Result
 from worker.engine.statuses import FINAL, may_move
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

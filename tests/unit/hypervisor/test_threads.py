@@ -131,7 +131,8 @@ def test_a_breaker_doubles_its_while_up_to_half_a_minute() -> None:
     now = 0.0
     for failure in range(12):
         breaker.failed(now, "why")
-        least, most = max(1.0, min(30.0, 2.0**failure) / 2), min(30.0, 2.0**failure)
+        most = min(30.0, 2.0 ** (failure + 1))
+        least = max(1.0, most / 2)
         assert breaker.is_open(now + least - 0.01)
         assert not breaker.is_open(now + most + 0.01)
         now += most
