@@ -14,11 +14,11 @@ from uuid import uuid4
 
 from worker.backoff import Backoff
 from worker.engine.batch import Decider
-from worker.engine.intake import trace_of
+from worker.engine.intake import about, trace_of
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerConflict, LedgerUnavailable
 from worker.engine.result import Result, read_keys
-from worker.telemetry.logs import get_logger
+from worker.telemetry.logs import get_logger, log_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -139,8 +139,8 @@ class Committer:
     async def _again(self, item: Item, facts: Facts, attempts: int, error: Exception) -> list[Result]:
         if attempts < MAX_ATTEMPTS:
             return await self._isolating([item], facts, attempts + 1)
-        command = item.command
-        _log.error("command fails for good", command=str(command.id), node=command.node, error=repr(error))
+        with about(item.command):
+            _log.error("command fails for good", error=repr(error))
         if item.dead_lettered is not None:
             return [Result(done=[item])]  # its letter is safe: what cannot be written down must not die again forever
         return [Result(dead_lettered=[(item, "poison", trace_of(error))])]
@@ -246,4 +246,5 @@ def _log_too_complex(answers: Iterable[OutcomeRecord]) -> None:
     """Tell of commands that no worker can decide: a producer asks for what should not be, or the bound is too low."""
     for answer in answers:
         if "too_complex" in answer.codes:
-            _log.warning("refused as too complex", command=str(answer.command), kind=answer.kind, node=answer.node)
+            with log_context(command=answer.command, kind=answer.kind, node=answer.node, instance=answer.instance):
+                _log.warning("refused as too complex")

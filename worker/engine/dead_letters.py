@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from worker.engine.intake import Item
+from worker.engine.intake import Item, about
 from worker.engine.letters import letter_of, letter_of_refused
 from worker.engine.ports import BrokerUnavailable
 from worker.engine.send_queue import SendQueue
-from worker.telemetry.logs import get_logger
+from worker.telemetry.logs import get_logger, log_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -61,8 +61,8 @@ class DeadLetters:
         if letter is not None:
             self._queue.add((letter, item))
             return
-        command = item.command
-        _log.error("a command of the worker's own fails", kind=command.kind, node=command.node, detail=detail)
+        with about(item.command):
+            _log.error("a command of the worker's own fails", detail=detail)
 
     @property
     def waiting(self) -> list[DeadLetter]:
@@ -85,9 +85,8 @@ class DeadLetters:
     def _done(self, letter: DeadLetter, origin: Refused | Item) -> None:
         """The letter is safe: what is left is to record the command as dead, or to let the delivery go."""
         self._metrics.dead.labels(letter.reason).inc()
-        _log.warning(
-            "dead letter", reason=letter.reason, detail=letter.detail, command=str(letter.command), node=letter.node
-        )
+        with log_context(command=letter.command, kind=letter.kind, node=letter.node):
+            _log.warning("dead letter", reason=letter.reason, detail=letter.detail)
         item = origin if isinstance(origin, Item) else origin.item
         if item is None or letter.reason == "id_reuse":
             if origin.delivery is not None:

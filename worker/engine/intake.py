@@ -5,15 +5,18 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
 
 from schemas import MAX_BODY_BYTES, MalformedCommandError, parse_command, shard_of
 from schemas.routing import command_queue
 from worker.engine.ports import NO_REPLY, Reply
+from worker.telemetry.logs import log_context
 from worker.telemetry.tracing import TRACEPARENT, is_traceparent
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from schemas import Command
     from worker.accounting.rules.lifecycle import Expire
     from worker.engine.dead_letters import DeadLetters
@@ -152,6 +155,13 @@ def unpark(parked: Parked) -> Item:
 def fingerprint(command: AnyCommand) -> UUID:
     """What tells a duplicate from another command with the same id: BLAKE2b-128 of its canonical content."""
     return UUID(bytes=blake2b(command.fingerprint(), digest_size=16).digest())
+
+
+def about(command: AnyCommand) -> AbstractContextManager[Any]:
+    """Within it, lines of the log carry which command, node and instance they are about."""
+    return log_context(
+        command=command.id, kind=command.kind, node=command.node, instance=getattr(command, "instance", None)
+    )
 
 
 def trace_of(error: Exception) -> str:

@@ -115,10 +115,14 @@ async def connect_pool(
         server_settings={"application_name": application_name},
         ssl=ssl,
     )
-    async with pool.acquire() as connection:
-        settled = await settings_in_force(connection)
-        if not settled:
-            await apply_settings(connection)
-    if not settled:
-        await pool.expire_connections()
+    await _put_in_force(pool)
     return pool
+
+
+async def _put_in_force(pool: asyncpg.Pool) -> None:
+    """Give the role its settings where it lacks them; sessions that began without are not used again."""
+    async with pool.acquire() as connection:
+        if await settings_in_force(connection):
+            return
+        await apply_settings(connection)
+    await pool.expire_connections()

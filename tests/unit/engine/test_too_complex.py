@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from schemas import Claim
@@ -51,7 +52,7 @@ async def test_a_command_beyond_the_bound_on_work_is_refused_and_logged() -> Non
         }
     )
     ledger = OneNode()
-    with capture_logs() as logs:
+    with capture_logs(processors=[merge_contextvars]) as logs:
         await commit(ledger, [Item(command, UUID(int=2), Delivery(0, b"{}", 1, None, False, 0.0))])
     assert [answer.codes for answer in ledger.changes.answers] == [("too_complex",)]
     assert {"event": "refused as too complex", "log_level": "warning", "command": str(command.id)}.items() <= (

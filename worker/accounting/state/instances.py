@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from schemas import Shape
-from worker.accounting.state.occupancy import Counters, Placement, Role, merged
+from worker.accounting.state.occupancy import Placement, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,10 +83,6 @@ class Instance:
     def placements_on(self, node: str) -> list[Placement]:
         """The placements on one node."""
         return [holding.placement for holding in self.holdings if holding.node == node]
-
-    def charge_on(self, node: str) -> Counters:
-        """What the node is charged for this instance."""
-        return merged(self.placements_on(node))
 
     def nodes(self) -> Iterator[str]:
         """The nodes it holds something on, each once."""
