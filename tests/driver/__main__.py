@@ -3,7 +3,7 @@
 With the numbers of the small criterion (the default) or the large one:
 
     python -m tests.driver --commands 100000 --nodes 500 --workers 4 --seconds 600 --kills 50 --pauses 10 \
-        --broker-restarts 10 --database-restarts 10 --cuts 20 --seed 7
+        --broker-restarts 10 --database-restarts 10 --cuts 20 --silences 20 --seed 7
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "broker-restarts": (0, "every other one a crash"),
         "database-restarts": (0, "every other one a crash"),
         "cuts": (0, "connections to broker or database cut"),
+        "silences": (0, "half of the hypervisors go and come back; with any, a third of the nodes have one"),
     }
     for name, (default, text) in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
@@ -48,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(stack: Stack, arguments: argparse.Namespace, logs: Path) -> Report:
-    shape = Shape(arguments.seed, arguments.commands, arguments.nodes)
+    hosted = 1 / 3 if arguments.silences else 0.0
+    shape = Shape(arguments.seed, arguments.commands, arguments.nodes, hosted=hosted)
     plan = Plan(
         arguments.seconds,
         arguments.kills,
@@ -56,6 +58,7 @@ async def _run(stack: Stack, arguments: argparse.Namespace, logs: Path) -> Repor
         arguments.broker_restarts,
         arguments.database_restarts,
         arguments.cuts,
+        arguments.silences,
     )
     with new_vhost(stack) as vhost:
         async with new_database(stack) as database:

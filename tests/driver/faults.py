@@ -7,10 +7,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Final
 
 from deploy.lib.stack import Stack
+from tests.driver.hosts import Hosts
 from tests.driver.pool import Worker
 from tests.driver.proxy import Proxy
+
+_SILENCE_SECONDS: Final = 12.0
+"""At most: longer than a call's deadline, so that workers meet what hangs and what is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +28,12 @@ class Plan:
     broker_restarts: int = 0
     database_restarts: int = 0
     cuts: int = 0
+    silences: int = 0
 
     def schedule(self, random: Random) -> list[tuple[float, str]]:
         """When each happens, spread evenly and then shaken."""
         faults: list[tuple[float, str]] = []
-        for name in ("kills", "pauses", "broker_restarts", "database_restarts", "cuts"):
+        for name in ("kills", "pauses", "broker_restarts", "database_restarts", "cuts", "silences"):
             count = getattr(self, name)
             faults += [((number + random.random()) * self.seconds / count, name) for number in range(count)]
         return sorted(faults)
@@ -42,6 +48,7 @@ class Faults:
     stack: Stack
     workers: Sequence[Worker]
     proxies: Sequence[Proxy]
+    hosts: Hosts
     pause_seconds: float
     done: dict[str, int] = field(default_factory=dict)
     _servers: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -90,6 +97,16 @@ class Faults:
     async def _cuts(self) -> None:
         self.random.choice(self.proxies).cut(self.random)
         self._over(None, "cuts")
+
+    async def _silences(self) -> None:
+        """Some hypervisors hang, others refuse, and all come back one after the other."""
+        gone = self.hosts.some(self.random)
+        for line in gone:
+            line.go(hanging=self.random.random() < 0.5)
+        for line in gone:
+            await asyncio.sleep(self.random.uniform(0, _SILENCE_SECONDS / len(gone)))
+            line.come_back()
+        self._over(None, "silences")
 
     def _free(self) -> Worker | None:
         """A worker that nothing is being done to."""

@@ -36,6 +36,12 @@ class Proxy:
             for writer in random.choice(list(self._open.values())):
                 writer.transport.abort()
 
+    def cut_all(self) -> None:
+        """Cut whatever is open."""
+        for writers in self._open.values():
+            for writer in writers:
+                writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,8 @@ from yarl import URL
 
 from deploy.lib.stack import Stack
 from tests.driver.faults import Faults, Plan
-from tests.driver.judge import left_over, outcome_faults, state_faults, unacknowledged
-from tests.driver.model import Expected
+from tests.driver.hosts import Hosts
+from tests.driver.judge import left_over, stored_faults, unacknowledged
 from tests.driver.pool import PROGRAM, Worker
 from tests.driver.proxy import Proxy
 from tests.driver.traffic import Listener, body_of, publish
@@ -40,7 +40,7 @@ class Report:
 
 @dataclass(slots=True)
 class Run:
-    """A pool on given servers, and what it has been sent so far."""
+    """A pool on given servers."""
 
     stack: Stack
     vhost: Vhost
@@ -49,15 +49,12 @@ class Run:
     workers: list[Worker]
     proxies: list[Proxy]
     listener: Listener
-    expected: dict[str, Expected] = field(default_factory=dict)
-    order: list[str] = field(default_factory=list)
 
     async def send(self, phase: Phase, per_second: float, seconds: float) -> list[str]:
         """Send a phase and wait for its outcomes; says which never came."""
-        self.expected.update(phase.expected)
-        self.order += phase.expected
-        await publish(self.vhost.url, [body_of(message) for message in phase.messages], per_second)
-        missing = set(phase.expected)
+        messages = [body_of(message.command, astray=message.astray) for message in phase.messages]
+        await publish(self.vhost.url, messages, per_second)
+        missing = set(phase.commands)
 
         def all_heard() -> bool:
             missing.difference_update([name for name in missing if name in self.listener.finals])
@@ -119,46 +116,60 @@ async def fault_run(
 ) -> Report:
     """Send a whole workload while a plan of faults is carried out, then let the pool finish, and judge."""
     work = Workload(shape)
-    report = Report()
-    async with pool(stack, vhost, database, folder, workers) as run:
-        phases = work.phases()
-        await run.send(next(phases), 0, 60)
-        rate = shape.commands * (1 + shape.duplicates) / plan.seconds if plan.seconds else 0
-        faults = Faults(plan, Random(shape.seed), stack, run.workers, run.proxies, PAUSE_SECONDS)
-        breaking = asyncio.create_task(faults.run())
-        began = time.monotonic()
-        try:
-            for phase in phases:
-                missing = await run.send(phase, rate, 300)
-                if missing:
-                    report.faults.append(f"{len(missing)} commands were not answered, such as {missing[:3]}")
-                    break
-            report.figures["seconds"] = round(time.monotonic() - began, 1)
-            await breaking
-        finally:
-            breaking.cancel()
-        report.figures["happened"] = dict(faults.done)
-        await finish(run, work, report)
+    async with Hosts(work.hosted) as hosts:
+        work.addresses = hosts.addresses
+        work.judgement.reference.world.inventories = hosts.inventories
+        async with pool(stack, vhost, database, folder, workers, **hosts.settings) as run:
+            faults = Faults(plan, Random(shape.seed), stack, run.workers, run.proxies, hosts, PAUSE_SECONDS)
+            report = await drive(run, work, plan.seconds, 300, faults.run)
+            report.figures["happened"] = dict(faults.done)
     return report
 
 
-async def finish(run: Run, work: Workload, report: Report) -> None:
+async def drive(
+    run: Run, work: Workload, seconds: float, answer_seconds: float, trouble: Callable[[], Awaitable[None]]
+) -> Report:
+    """Send a workload, spread over about ``seconds``, have the trouble meanwhile, and judge."""
+    report, shape, phases = Report(), work.shape, work.phases()
+    rate = shape.commands * (1 + shape.duplicates) / seconds if seconds else 0
+    nodes = next(phases)
+    await run.send(nodes, 0, answer_seconds)
+    work.judgement.settle(nodes.commands, run.listener)
+    having = asyncio.ensure_future(trouble())
+    began = time.monotonic()
+    try:
+        for phase in phases:
+            missing = await run.send(phase, rate, answer_seconds)
+            work.judgement.settle(phase.commands, run.listener)
+            if missing:
+                report.faults.append(f"{len(missing)} commands were not answered, such as {missing[:3]}")
+                break
+        report.figures["seconds"] = round(time.monotonic() - began, 1)
+        await having
+    finally:
+        having.cancel()
+    await _finish(run, work, report)
+    return report
+
+
+async def _finish(run: Run, work: Workload, report: Report) -> None:
     """Wait until nothing is under way any more, and hold everything against the model."""
     connection = await asyncpg.connect(run.database.superuser_url)
     try:
         left = await _settled(run, connection)
         report.faults += [f"left over: {name} {count}" for name, count in left.items() if count and name != "attempts"]
-        report.faults += await outcome_faults(connection, run.expected, run.order, run.listener)
-        report.faults += await state_faults(connection, work.model)
+        report.faults += await stored_faults(connection, work.judgement, run.listener)
         verified = await run.operator.run("verify")
         if verified.status != 0:
             report.faults.append(f"verify: {verified.out}{verified.err}")
     finally:
         await connection.close()
-    outcomes = len(run.listener.heard)
+    heard = run.listener.heard
     report.figures |= {
-        "ids": len(run.expected),
-        "outcomes heard": outcomes,
+        "ids": len(work.judgement.sent),
+        "outcomes heard": len(heard),
+        "parked": len({command for _, command, status, _ in heard if status == "parked"}),
+        "astray": len(work.judgement.astray),
         "workers started": sum(worker.starts for worker in run.workers),
         "ended by themselves": [status for worker in run.workers for status in worker.ends],
         "attempts left": left["attempts"],
@@ -173,7 +184,7 @@ async def _settled(run: Run, connection: asyncpg.Connection, seconds: float = 60
     while True:
         left = await left_over(connection)
         left["unacknowledged"] = await asyncio.to_thread(unacknowledged, run.stack, run.vhost.name)
-        busy = {name: count for name, count in left.items() if name not in {"attempts", "dead"}}
+        busy = {name: count for name, count in left.items() if name != "attempts"}
         if not any(busy.values()) or time.monotonic() > deadline:
             return left
         await asyncio.sleep(0.2)

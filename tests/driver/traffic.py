@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from typing import Any, Final, Self
 
 import aio_pika
@@ -65,9 +66,13 @@ async def _send(exchange: AbstractExchange, node: str, body: bytes) -> None:
     await exchange.publish(message, command_key(shard_of(node)))
 
 
-def body_of(command: dict[str, Any]) -> tuple[str, bytes]:
-    """Where a command goes, and its bytes."""
-    return command["node"], json.dumps(command).encode()
+def body_of(command: dict[str, Any], *, astray: bool = False) -> tuple[str, bytes]:
+    """The node to whose shard a command goes, its own unless it is sent ``astray``; and its bytes."""
+    node = command["node"]
+    if astray:
+        names = (f"{node}-{number}" for number in count())
+        return next(name for name in names if shard_of(name) != shard_of(node)), json.dumps(command).encode()
+    return node, json.dumps(command).encode()
 
 
 class Listener:

@@ -1,20 +1,21 @@
 """A seeded workload: every kind of command over many nodes, with duplicates and messages out of order.
 
-It comes in phases. Within one, what a command meets depends on the commands
-before it on its own node's queue alone, so that the outcome of each is known
-beforehand: moves to another node go to roomy ones that never refuse, and an
-instance that arrived there is only spoken to in the next phase.
+It comes in phases, and what instances are where is taken from the judgement of
+the phase before. Within one, what a command meets depends on the commands
+before it on its own node's queue alone: moves to another node go to roomy ones
+that never refuse, and an instance that arrived there is only spoken to in the
+next phase.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 from uuid import UUID
 
-from tests.driver.model import Expected, Model
+from tests.driver.judge import Judgement
 
 Command = dict[str, Any]
 
@@ -34,10 +35,22 @@ _WEIGHTS: Final = {
     "remove": 1,
 }
 
+_CARD: Final = [
+    {"address": "0000:5e:00.0", "vendor": "8086", "product": "158b", "type": "pf"},
+    *(
+        {"address": f"0000:5e:02.{n}", "vendor": "8086", "product": "154c", "type": "vf", "parent": "0000:5e:00.0"}
+        for n in range(4)
+    ),
+]
+_NIC: Final = {"name": "nic", "match": [{"vendor": "8086"}], "affinity": "preferred", "count": 1}
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much of everything: ``duplicates`` and ``reordered`` are shares of the messages."""
+    """How much of everything: ``duplicates``, ``reordered`` and copies ``astray`` are shares of the messages.
+
+    ``hosted`` is the share of the nodes that have a hypervisor; the inventory of the others is pushed.
+    """
 
     seed: int
     commands: int
@@ -45,14 +58,32 @@ class Shape:
     phases: int = 3
     duplicates: float = 0.2
     reordered: float = 0.1
+    astray: float = 0.01
+    hosted: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A command as it is sent; ``astray``: a copy of one, on another shard than its node's."""
+
+    command: Command
+    astray: bool = False
 
 
 @dataclass(slots=True)
 class Phase:
-    """Messages in the order in which they are sent, and what the first of each id is to be answered."""
+    """Messages in the order in which they are sent."""
 
-    messages: list[Command]
-    expected: dict[str, Expected]
+    messages: list[Message]
+
+    @property
+    def commands(self) -> dict[str, Command]:
+        """Every command by its id, in the order in which its node's queue has it first."""
+        found: dict[str, Command] = {}
+        for message in self.messages:
+            if not message.astray:
+                found.setdefault(message.command["id"], message.command)
+        return found
 
 
 @dataclass(slots=True)
@@ -60,10 +91,13 @@ class Workload:
     """Makes the phases, one after the other, and knows what should be there after the last."""
 
     shape: Shape
-    model: Model = field(default_factory=Model)
+    judgement: Judgement = field(default_factory=Judgement)
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Of the nodes that have a hypervisor, where it is."""
     nodes: list[str] = field(init=False)
     roomy: list[str] = field(init=False)
     brittle: list[str] = field(init=False)
+    hosted: list[str] = field(init=False)
     _random: Random = field(init=False)
     _revisions: dict[str, int] = field(default_factory=dict)
     _homes: dict[str, str] = field(default_factory=dict)
@@ -73,22 +107,31 @@ class Workload:
         self.nodes = [f"cn-{number:04d}" for number in range(self.shape.nodes)]
         few = max(1, self.shape.nodes // 20)
         self.roomy, self.brittle = self.nodes[:few], self.nodes[few : 2 * few]
+        self.hosted = self.nodes[few:][: int(self.shape.hosted * self.shape.nodes)]
 
     def phases(self) -> Iterator[Phase]:
-        """The nodes first, then the phases: commands on what the phase before left, and on what is new."""
-        yield self._settled([self._put(node) for node in self.nodes])
+        """The nodes first, then the phases: commands on what the phase before left, and on what is new.
+
+        A phase is to be judged before the next one is asked for.
+        """
+        yield self._phase([self._put(node) for node in self.nodes])
         share, rest = divmod(self.shape.commands - len(self.nodes), self.shape.phases)
         for number in range(self.shape.phases):
-            self._homes = {name: guest.held[0].node for name, guest in self.model.guests.items() if guest.held}
+            guests = self.judgement.reference.guests
+            self._homes = {name: guest.holds[0].node for name, guest in guests.items() if guest.holds}
             commands = [self._one() for _ in range(share + (rest if number == 0 else 0))]
-            yield self._settled(self._sent(commands))
+            yield self._phase(self._sent(commands), self.shape.astray)
 
-    def _settled(self, messages: list[Command]) -> Phase:
-        expected: dict[str, Expected] = {}
-        for message in messages:
-            if message["id"] not in expected:
-                expected[message["id"]] = self.model.answer(message)
-        return Phase(messages, expected)
+    def _phase(self, commands: list[Command], astray: float = 0.0) -> Phase:
+        """Copies on wrong shards come right behind what they are copies of, or overtake it."""
+        messages = [Message(command) for command in commands]
+        for place in sorted(self._random.sample(range(len(messages)), int(len(messages) * astray)), reverse=True):
+            copy = Message(messages[place].command, astray=True)
+            messages.insert(max(0, place + self._random.choice((0, 1, 1, 50))), copy)
+        phase = Phase(messages)
+        self.judgement.sent |= phase.commands
+        self.judgement.astray |= {message.command["id"] for message in messages if message.astray}
+        return phase
 
     def _sent(self, commands: list[Command]) -> list[Command]:
         """The messages of a phase: some swapped with one a little later, some sent once more later still."""
@@ -126,7 +169,7 @@ class Workload:
             return self._away(instance, node)
         if kind in {"resize", "immediate"}:
             mode = {"mode": "immediate"} if kind == "immediate" else {}
-            return self._instance("resize", instance, node, resources=self._resources(), **mode)
+            return self._instance("resize", instance, node, **self._wants(), **mode)
         if kind == "update":
             state = random.choice(("building", "active", "active", "stopped", "shelved_offloaded"))
             return self._instance("update", instance, node, state=state)
@@ -135,10 +178,10 @@ class Workload:
     def _away(self, instance: str, node: str) -> Command:
         """A move to a roomy node; whoever lives on one stays there, and so does who may lose its node."""
         if node in self.roomy or node in self.brittle:
-            return self._instance("resize", instance, node, resources=self._resources())
+            return self._instance("resize", instance, node, **self._wants())
         destination = self._random.choice(self.roomy)
         if self._random.random() < 0.5:
-            return self._instance("resize", instance, node, resources=self._resources(), destination=destination)
+            return self._instance("resize", instance, node, **self._wants(), destination=destination)
         reason = self._random.choice(("live", "cold", "evacuate"))
         return self._instance("migrate", instance, node, destination=destination, reason=reason)
 
@@ -160,7 +203,7 @@ class Workload:
             return self._command("claim", node, project="acme", instances=members, **more)
         if random.random() < 0.05:
             more["candidates"] = [random.choice(self.roomy)]
-        return self._instance("claim", instance, node, project="acme", resources=self._resources(), **more)
+        return self._instance("claim", instance, node, project="acme", **self._wants(), **more)
 
     def _instance(self, kind: str, instance: str, node: str, **fields: Any) -> Command:
         if self._random.random() < 0.5:
@@ -178,19 +221,50 @@ class Workload:
         return {"version": 1, "id": self._uuid(), "kind": kind, "node": node, "issued_at": _START, **fields}
 
     def _put(self, node: str) -> Command:
-        random = self._random
+        random, split, devices = self._random, dict[str, str](), list[Command]()
+        if node in self.addresses:
+            return self._command("node.put", node, hypervisor=self.addresses[node], policy=self._hosted_policy())
         if node in self.roomy:
             cpus, memory, disk, ratio = 1024, 2**34, 2**30, "1000.0"
         else:
             cpus, memory, disk, ratio = random.choice((16, 32)), random.choice((65536, 131072)), 1000, "4.0"
+            split, devices = {"shared_cpus": f"0-{cpus - 9}", "dedicated_cpus": f"{cpus - 8}-{cpus - 1}"}, _CARD
         policy = {
             "enabled": node in self.roomy or random.random() < 0.9,
             "ratios": {"vcpus": ratio, "memory": "1.0", "disk": "1.0"},
             "reserved": {"memory_mib": 512},
+            **split,
         }
         custom = {"CUSTOM_LICENSE": 2**20 if node in self.roomy else 8}
-        inventory = {"cpus": f"0-{cpus - 1}", "memory_mib": memory, "disk_gib": disk, "custom": custom}
+        inventory = {
+            "cpus": f"0-{cpus - 1}",
+            "memory_mib": memory,
+            "disk_gib": disk,
+            "custom": custom,
+            "devices": devices,
+        }
         return self._command("node.put", node, inventory=inventory, policy=policy)
+
+    def _hosted_policy(self) -> Command:
+        """More often than not, what the hypervisor said a moment ago is not good enough."""
+        random = self._random
+        return {
+            "enabled": random.random() < 0.9,
+            "shared_cpus": "0-7",
+            "dedicated_cpus": "8-15",
+            "ratios": {"vcpus": "8.0", "memory": "16.0", "disk": "1.0"},
+            "max_inventory_age_seconds": random.choice((0, 0, 1)),
+            "verify_deletes": random.random() < 0.5,
+        }
+
+    def _wants(self) -> Command:
+        """What an instance asks for: amounts, and now and then CPUs of its own or functions of a network card."""
+        chance, asked = self._random.random(), {"resources": self._resources()}
+        if chance < 0.1:
+            return {**asked, "topology": {"cpu_policy": "dedicated"}}
+        if chance < 0.2:
+            return {**asked, "devices": [{**_NIC, "type": self._random.choice(("vf", "vf", "pf"))}]}
+        return asked
 
     def _resources(self) -> Command:
         random = self._random

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from tests.model.bench import Snapshot
 from tests.model.path import Crash
+from tests.reference.inspection import Snapshot
 from worker.accounting.state.instances import Instance
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Facts, Node, View

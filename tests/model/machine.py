@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.model.fleet import NODES, OBSERVED, SETTINGS, SHAPES
 from tests.model.path import AnyPath, CommandPath, ModelLedger
-from tests.model.reference import Guest
+from tests.reference.ledger import Guest
 
 PARK_DEADLINE = 600.0
 STRAY = 7

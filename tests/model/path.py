@@ -15,8 +15,9 @@ from typing import Protocol
 from uuid import UUID
 
 from schemas import Inventory, parse_command
-from tests.model.bench import Bench, Snapshot
-from tests.model.room import Json
+from tests.model.bench import Bench
+from tests.reference.inspection import Snapshot
+from tests.reference.room import Json
 from worker.accounting.state.view import Facts, Observation
 from worker.engine.intake import Item, fingerprint, unpark
 from worker.engine.leases import expiry

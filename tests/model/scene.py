@@ -8,8 +8,8 @@ from uuid import UUID
 
 from tests.model.core import CoreLedger
 from tests.model.path import CommandPath
-from tests.model.reference import Guest
-from tests.model.room import Amounts, Json
+from tests.reference.ledger import Guest
+from tests.reference.room import Amounts, Json
 
 PARK_DEADLINE = 3600.0
 HOST = {"cpus": "0-3", "memory_mib": 8704, "disk_gib": 100}

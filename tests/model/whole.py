@@ -25,11 +25,13 @@ from schemas import shard_of
 from schemas.routing import COMMAND_EXCHANGE, OUTCOME_EXCHANGE, command_key
 from tests.driver.pool import Worker
 from tests.integration.cli_harness import shell
-from tests.model.bench import Bench, Snapshot
+from tests.model.bench import Bench
 from tests.model.fleet import HYPERVISOR, MOVED_HYPERVISOR
 from tests.model.path import ModelLedger
-from tests.model.postgres import CLOCK, EMPTY, read_snapshot
-from tests.model.room import Json
+from tests.model.postgres import CLOCK, EMPTY
+from tests.reference.inspection import Snapshot
+from tests.reference.room import Json
+from tests.reference.stored import read_snapshot
 from tests.servers import Vhost, new_database
 from worker.hypervisor import Hypervisors
 

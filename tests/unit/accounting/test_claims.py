@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import json
 
-from tests.model.room import Json
 from tests.model.scene import Scene, asks, pinned, uuid
+from tests.reference.room import Json
 
 ONE, TWO, THREE = 1, 2, 3
 

@@ -8,7 +8,7 @@ import pytest
 from schemas import KINDS, parse_command
 from schemas.commands import MODELS, Confirm
 from schemas.examples import COMMANDS
-from tests.model.judge import RULINGS
+from tests.reference.rules import RULINGS
 from worker.accounting.decide import decide, every_kind
 from worker.accounting.rules.decision import Decision
 from worker.accounting.rules.moves import confirm

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from tests.model.core import START
-from tests.model.room import Json
 from tests.model.scene import FRESH, PARK_DEADLINE, Scene, asks, uuid
+from tests.reference.room import Json
 
 ONE = 1
 HELD = {"vcpus": 1, "memory_mib": 512}

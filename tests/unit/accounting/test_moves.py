@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.model.room import Json
 from tests.model.scene import FRESH, Scene, asks, pinned, uuid
+from tests.reference.room import Json
 
 CELLS: Json = {
     "cpus": "0-7",

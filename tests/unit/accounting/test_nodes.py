@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from schemas import Policy
-from tests.model.room import Json
 from tests.model.scene import FRESH, HOST, URI, Scene, asks, pinned, uuid
+from tests.reference.room import Json
 
 ONE, TWO = 1, 2
 MOVED = "qemu:///system"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tests.model.reference import Guest, Held, Place, Reference, Ruling, Verdict, refuse
-from tests.model.room import Json
+from tests.reference.ledger import Guest, Held, Place, Reference, Ruling, Verdict, refuse
+from tests.reference.room import Json
 
 
 def node_put(ref: Reference, command: Json, _now: datetime) -> Ruling:
@@ -24,7 +24,7 @@ def node_remove(ref: Reference, command: Json, _now: datetime) -> Ruling:
     node = command["node"]
     if node not in ref.places:
         return refuse("node_unknown")
-    holders = [guest for guest in ref.guests.values() if guest.on(node)]
+    holders = [ref.guests[name] for name in ref.holders(node)]
     orphans = [guest for guest in holders if guest.role("orphan")]
     if holders and not command.get("force"):
         return refuse("node_in_use")
@@ -64,11 +64,11 @@ def audit(ref: Reference, command: Json, _now: datetime) -> Ruling:
         if not command.get("repair"):
             return
         running = {name for (where, name), state in ref.world.domains.items() if where == node and state == "running"}
-        for name, guest in ref.guests.items():
-            if guest.role("orphan") is not None and guest.on(node) and name not in running:
-                guest.release()
+        for name in ref.holders(node):
+            if ref.guests[name].role("orphan") is not None and name not in running:
+                ref.guests[name].release()
         for name in running - ref.guests.keys():
             held = Held(node, "orphan", {}, {"vcpus": 1, "memory_mib": 64}, set(), set())
-            ref.guests[name] = Guest(holds=[held])
+            ref.hold(Guest(), name, held)
 
     return Verdict("applied"), repair

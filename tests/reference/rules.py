@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from tests.model.judge_nodes import audit, node_put, node_remove
-from tests.model.reference import Guest, Held, Reference, Ruling, Verdict, assignments, lease_of, nothing, refuse
-from tests.model.room import Json
+from tests.reference.ledger import Guest, Held, Reference, Ruling, Verdict, assignments, lease_of, nothing, refuse
+from tests.reference.node_rules import audit, node_put, node_remove
+from tests.reference.room import Json, plain_charge
 
 _SHAPE = ("resources", "topology", "devices")
 
@@ -82,17 +82,34 @@ def _claim(ref: Reference, command: Json, now: datetime) -> Ruling:
 
 
 def _claim_group(ref: Reference, command: Json, now: datetime) -> Ruling:
-    """All or none; what is refused is worked out on a trial that takes one member after the other."""
+    """All or none; what is refused is worked out on a trial that takes one member after the other.
+
+    Which CPUs and devices a member would be given is the ledger's choice: where
+    members want some of one node, more may be refused than each alone would be.
+    """
     codes: set[str] = set()
+    trial = ref.supposing()
+    choosy = any(member.get("topology") or member.get("devices") for member in command["instances"])
     for member in command["instances"]:
-        codes |= ref.fit(member["node"], member["instance"], member)
+        node = member["node"]
+        short = trial.fit(node, member["instance"], member)
+        if not short and not choosy:
+            charge = plain_charge(member, ref.places[node].policy)
+            trial.hold(Guest(), member["instance"], Held(node, "active", member, charge, set(), set()))
+        codes |= short
 
     def take(outcome: Json) -> None:
         given = assignments(outcome)
         for member in command["instances"]:
             _claimed(ref, command, member, member["node"], given[member["instance"]], now)
 
-    return Verdict("rejected" if codes else "together", codes), take
+    return Verdict("rejected" if codes else "applied", codes, crowded=choosy and _crowded(command)), take
+
+
+def _crowded(command: Json) -> bool:
+    """Whether members of a group may stand in each other's way."""
+    nodes = [member["node"] for member in command["instances"]]
+    return len(set(nodes)) < len(nodes)
 
 
 def _claimed(ref: Reference, command: Json, member: Json, node: str, assignment: Json, now: datetime) -> None:
@@ -102,7 +119,8 @@ def _claimed(ref: Reference, command: Json, member: Json, node: str, assignment:
     guest = ref.guests.setdefault(instance, Guest())
     guest.project, guest.state, guest.task, guest.stranded = command["project"], None, None, None
     guest.revision = member.get("revision", guest.revision)
-    guest.holds = [held]
+    guest.holds = []
+    ref.hold(guest, instance, held)
 
 
 def _unclaimable(ref: Reference, member: Json) -> set[str]:
@@ -150,11 +168,12 @@ def _prepare(ref: Reference, command: Json, shape: Json, destination: str, now: 
         held = ref.take(destination, instance, "move_destination", shape, outcome["assignment"], lease_of(command, now))
         if command.get("mode") == "immediate":
             held.role, held.lease = "active", guest.holds[0].lease
-            guest.holds = [held]
+            guest.holds = []
+            ref.hold(guest, instance, held)
             return
         for old in guest.holds:
             old.role = "move_source"
-        guest.holds.append(held)
+        ref.hold(guest, instance, held)
         guest.move = command.get("reason", "resize")
 
     return Verdict("applied"), take

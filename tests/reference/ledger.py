@@ -9,11 +9,22 @@ it takes over the outcome's, after proving that it was allowed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.model.room import Amounts, Json, capacity, cell_charge, cpu_pools, grows, kin, missing, offered, plain_charge
+from tests.reference.room import (
+    Amounts,
+    Json,
+    capacity,
+    cell_charge,
+    cpu_pools,
+    grows,
+    kin,
+    missing,
+    offered,
+    plain_charge,
+)
 
 
 @dataclass
@@ -82,6 +93,8 @@ class Verdict:
     status: str
     codes: set[str] = field(default_factory=set)
     node: str | None = None
+    crowded: bool = False
+    """Whether more may be refused, for reasons that depend on what the ledger would have chosen."""
 
 
 Ruling = tuple[Verdict, Callable[[Json], None]]
@@ -112,20 +125,37 @@ class Reference:
     guests: dict[str, Guest] = field(default_factory=dict)
     held_up: set[str] = field(default_factory=set)
     """The nodes that commands wait for."""
+    ever_on: dict[str, set[str]] = field(default_factory=dict)
+    """The instances that were given something on each node: where :meth:`holders` looks."""
+
+    def holders(self, node: str) -> dict[str, list[Held]]:
+        """What each instance that holds something on a node holds there."""
+        known = sorted(self.ever_on.get(node, ()))
+        return {name: there for name in known if name in self.guests and (there := self.guests[name].on(node))}
 
     def used(self, node: str, without: str | None = None) -> Amounts:
         total: Amounts = {}
-        for name, guest in self.guests.items():
+        for name, held in self.holders(node).items():
             if name != without:
-                for counter, amount in together(guest.on(node)).items():
+                for counter, amount in together(held).items():
                     total[counter] = total.get(counter, 0) + amount
         return total
+
+    def supposing(self) -> Reference:
+        """A copy on which holdings may be added to see what then still fits."""
+        return replace(self, guests=dict(self.guests), ever_on={name: set(on) for name, on in self.ever_on.items()})
+
+    def hold(self, guest: Guest, instance: str, held: Held) -> None:
+        """Add a holding to those of an instance."""
+        self.guests[instance] = guest
+        guest.holds.append(held)
+        self.ever_on.setdefault(held.node, set()).add(instance)
 
     def guest(self, instance: str) -> Guest:
         return self.guests.get(instance, Guest())
 
     def others(self, node: str, instance: str) -> Json:
-        held = [held for name, guest in self.guests.items() if name != instance for held in guest.on(node)]
+        held = [one for name, there in self.holders(node).items() if name != instance for one in there]
         return {
             "used": self.used(node, instance),
             "pins": {cpu for one in held for cpu in one.pins},
