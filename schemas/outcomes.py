@@ -85,12 +85,19 @@ class AssignedDevice(Answer):
     name: str
     address: str
     mdev_type: str | None = None
+    type: str | None = None
+    cell: int | None = None
+    """The host cell it is near to, where that is known."""
+    parent: str | None = None
+    """Address of a virtual function's physical one, or of the device that a mediated device lives on."""
 
 
 class Assignment(Answer):
     """What the hypervisor's domain XML needs."""
 
     cells: list[AssignedCell] = []
+    shared_cpus: str | None = None
+    """Where vCPUs without a CPU of their own, and the emulator, may run; null: anywhere."""
     devices: list[AssignedDevice] = []
 
 

@@ -13,7 +13,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.model.room import Amounts, Json, capacity, cell_charge, cpu_pools, grows, kin, missing, offered, plain_charge
+from tests.model.room import (
+    Amounts,
+    Json,
+    capacity,
+    cell_charge,
+    cpu_pools,
+    cpu_set,
+    grows,
+    kin,
+    missing,
+    offered,
+    plain_charge,
+)
 
 
 @dataclass
@@ -185,6 +197,10 @@ class Reference:
         assert len(pins) == len(set(pins)) == charge.get("pcpus", 0)
         assert not set(pins) & others["pins"]
         assert set(pins) <= cpu_pools(place.inventory, place.policy)[1] | own_pins
+        told, shared = assignment["shared_cpus"], cpu_pools(place.inventory, place.policy)[0]
+        taken = others["pins"] | (own_pins if shape.get("topology") else set())
+        divided = bool({"shared_cpus", "dedicated_cpus"} & place.policy.keys() or shared & taken)
+        assert (cpu_set(told) == shared - taken) if divided else told is None
         assert len(devices) == len(set(devices)) == sum(request["count"] for request in shape.get("devices", []))
         assert not set(devices) & others["devices"]
         assert not {k for address in devices for k in kin(place.inventory, address)} & others["devices"]

@@ -71,7 +71,7 @@ def check_devices(found: list[dict[str, Any]], held: set[str], occupancy: Occupa
         assert all(amount <= device["mdev_types"][name] for name, amount in in_use.items())
 
 
-def check_assignment(wish: Shape, placement: Placement) -> None:
+def check_assignment(wish: Shape, placement: Placement, *, divided: bool) -> None:
     """The assignment and the charge say the same."""
     cells: Any = placement.assignment["cells"]
     assigned: Any = placement.assignment["devices"]
@@ -84,6 +84,7 @@ def check_assignment(wish: Shape, placement: Placement) -> None:
     if cells:
         assert sum(cell["memory_mib"] for cell in cells) == wish.resources.memory_mib
         assert len({cell["host_cell"] for cell in cells}) == len(cells)
+    assert (placement.assignment["shared_cpus"] is not None) == divided
     for request in wish.devices:
         assert sum(device["name"] == request.name for device in assigned) == request.count
     mediated = sum(amount for name, amount in placement.charge.items() if name.startswith("mdev/"))
@@ -130,7 +131,8 @@ def test_nothing_is_given_twice_or_beyond_what_there_is_and_everything_comes_bac
             occupancy = beside(others, holder, result)
             assert taken(occupancy.without([result])) == taken(others)
             held[holder], wished[holder] = result, request
-            check_assignment(wish, result)
+            divided = bool(policy.keys() & {"shared_cpus", "dedicated_cpus"})
+            check_assignment(wish, result, divided=divided)
             check(host, inventory, held, occupancy)
             if own:
                 check_kept(wish, own[0], result)

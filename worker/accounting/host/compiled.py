@@ -11,6 +11,7 @@ from worker.accounting.host.capacity import Capacity, Surcharge, capacity_of, ha
 from worker.accounting.host.cells import HostCell, host_cell, host_cells, sharing_less
 from worker.accounting.host.cpus import bits_of, mask_of
 from worker.accounting.host.devices import Catalog, build_catalog
+from worker.accounting.state.occupancy import assignment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,9 @@ class Host:
     ``hardware`` the same totals as bare numbers, for plain requests.
     ``cells`` is empty where the inventory knows of none; ``implicit`` is then
     the whole host as one cell. With ``pack``, cells that are in use are filled
-    first. ``shared`` are all CPUs that guests may share.
+    first. ``shared`` are all CPUs that guests may share; ``floating`` is where
+    what is pinned to none may run: None, anywhere, where CPUs are not divided.
+    ``unplaced`` is the assignment of a guest that lies anywhere, without devices.
     """
 
     capacity: Mapping[str, Capacity]
@@ -41,6 +44,8 @@ class Host:
     pack: bool
     shared: frozenset[int]
     shared_cpus: str
+    floating: str | None
+    unplaced: Mapping[str, object]
     catalog: Catalog
 
 
@@ -54,6 +59,8 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
     online = parse_cpu_mask(inventory.cpus)
     shared, dedicated = usable_cpus(inventory, policy, online)
     capacity = _capacity(inventory, policy, shared.bit_count(), dedicated.bit_count())
+    divided = policy.shared_cpus is not None or policy.dedicated_cpus is not None
+    floating = format_cpu_set(bits_of(shared)) if divided else None
     whole = Cell(id=0, cpus=inventory.cpus, memory_mib=inventory.memory_mib)
     return Host(
         capacity=capacity,
@@ -67,6 +74,8 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
         pack=policy.cell_strategy == "pack",
         shared=frozenset(bits_of(shared)),
         shared_cpus=format_cpu_set(bits_of(shared)),
+        floating=floating,
+        unplaced=assignment(floating),
         catalog=build_catalog(inventory, policy, observed=observed),
     )
 
@@ -78,6 +87,7 @@ def without_pinned(host: Host, pinned: Mapping[int, object]) -> Host:
     shared = host.shared - pinned.keys()
     known, mask = host.capacity["vcpus"], mask_of(pinned)
     capacity = handed_out(len(shared), known.reserved, host.implicit.vcpu_ratio)
+    floating = format_cpu_set(sorted(shared))
     return replace(
         host,
         capacity={**host.capacity, "vcpus": Capacity(len(shared), known.reserved, capacity)},
@@ -86,7 +96,9 @@ def without_pinned(host: Host, pinned: Mapping[int, object]) -> Host:
         cells=tuple(sharing_less(cell, mask) for cell in host.cells),
         implicit=sharing_less(host.implicit, mask),
         shared=shared,
-        shared_cpus=format_cpu_set(sorted(shared)),
+        shared_cpus=floating,
+        floating=floating,
+        unplaced=assignment(floating),
     )
 
 

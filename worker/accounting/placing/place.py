@@ -16,12 +16,13 @@ from worker.accounting.placing.matching import choose, everywhere
 from worker.accounting.placing.traits import trait_breaches
 from worker.accounting.reasons.devices import why_no_devices
 from worker.accounting.reasons.refusals import too_complex, unexplained
-from worker.accounting.state.occupancy import Placement
+from worker.accounting.state.occupancy import Placement, assignment
 from worker.accounting.work import TooComplexError, Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from schemas.inventory import Device
     from schemas.outcomes import Reason
     from schemas.requests import DeviceRequest, Resources, ThreadPolicy, Topology, Traits
     from worker.accounting.host.compiled import Host
@@ -76,7 +77,7 @@ def place(
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
         if _fits(host, occupancy.used, charge, own):
-            return Placement(charge)
+            return Placement(charge, assignment=host.unplaced)
     former = former_of(held, thread_policy)
     return _place(host, occupancy, shape, own, former, Work() if work is None else work)
 
@@ -235,8 +236,13 @@ def _placement(host: Host, charge: Counters, layout: Layout, requests: Sequence[
             device, mdev_type, _ = offer = host.catalog.offers[number]
             if mdev_type is None:
                 addresses.append(device.address)
-                assigned.append({"name": request.name, "address": device.address})
+                assigned.append({**_assigned(request.name, device), "type": device.type, "parent": device.parent})
                 continue
             charge[offer.counter] = charge.get(offer.counter, 0) + amount
-            assigned += [{"name": request.name, "address": device.address, "mdev_type": mdev_type}] * amount
-    return Placement(charge, layout.pins, tuple(addresses), {"cells": layout.cells, "devices": assigned})
+            mediated = {"mdev_type": mdev_type, "type": "mdev", "parent": device.address}
+            assigned += [{**_assigned(request.name, device), **mediated}] * amount
+    return Placement(charge, layout.pins, tuple(addresses), assignment(host.floating, layout.cells, assigned))
+
+
+def _assigned(name: str, device: Device) -> dict[str, object]:
+    return {"name": name, "address": device.address, "cell": device.cell}

@@ -28,6 +28,11 @@ Counters = dict[str, int]
 Role = Literal["active", "move_source", "move_destination", "orphan"]
 
 
+def assignment(floating: str | None, cells: Sequence[object] = (), devices: Sequence[object] = ()) -> dict[str, object]:
+    """The contract's assignment; ``floating`` are the CPUs of what is pinned to none, None for anywhere."""
+    return {"cells": list(cells), "shared_cpus": floating, "devices": list(devices)}
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where a request fits: what it is charged, and the assignment the hypervisor needs.
@@ -41,7 +46,7 @@ class Placement:
     charge: Counters
     pins: frozenset[int] = frozenset()
     devices: tuple[str, ...] = ()
-    assignment: Mapping[str, object] = field(default_factory=lambda: {"cells": [], "devices": []})
+    assignment: Mapping[str, object] = field(default_factory=lambda: assignment(None))
 
 
 @dataclass(slots=True)
