@@ -57,9 +57,22 @@ def check(host: Host, inventory: dict[str, Any], held: dict[UUID, Placement], oc
     assert len(addresses) == len(set(addresses)) == len(occupancy.held)
     for name, known in host.capacity.items():
         assert occupancy.used.get(name, 0) <= known.capacity
+    check_stores(inventory, occupancy)
     for cell in host.cells:
         assert not set(occupancy.pinned) & parse_cpu_set(cell.shared_cpus)
     check_devices(inventory["devices"], set(addresses), occupancy)
+
+
+def check_stores(inventory: dict[str, Any], occupancy: Occupancy) -> None:
+    """Huge pages are not used up as other memory, nor other memory as huge pages."""
+    huge = [
+        (f"cell/{cell['id']}/pages/{pages['size_kib']}", pages["total"], pages["size_kib"])
+        for cell in inventory["cells"]
+        for pages in sorted(cell["pages"], key=lambda one: one["size_kib"])[1:]
+    ]
+    assert all(occupancy.used.get(name, 0) <= total for name, total, _ in huge)
+    small_mib = inventory["memory_mib"] - sum(total * size for _, total, size in huge) // 1024
+    assert occupancy.used.get("memory_mib", 0) <= small_mib * 1.5
 
 
 def check_devices(found: list[dict[str, Any]], held: set[str], occupancy: Occupancy) -> None:
@@ -204,7 +217,7 @@ class Mend:
             if reason.resource in {"vcpus", "pcpus"}:
                 self.add_cpus({"vcpus": "shared_cpus", "pcpus": "dedicated_cpus"}[reason.resource], reason.short_by)
             elif reason.resource == "memory_mib":
-                self.inventory["memory_mib"] += reason.short_by
+                self.add_memory(reason.short_by)
             else:
                 self.inventory["custom"][reason.resource] += reason.short_by
             return True
@@ -220,14 +233,21 @@ class Mend:
             return False
         if lack["resource"] == "pages":
             next(p for p in cell["pages"] if p["size_kib"] == lack["page_size_kib"])["total"] += lack["short_by"]
+            more_mib = -(-lack["short_by"] * lack["page_size_kib"] // 1024)
+            cell["memory_mib"] += more_mib
+            self.add_memory(more_mib)
         elif lack["resource"] == "memory_mib":
             cell["memory_mib"] += lack["short_by"]
+            self.add_memory(lack["short_by"])
         elif lack["resource"] in {"vcpus", "shared_cpus", "dedicated_cpus"}:
             kind = "dedicated_cpus" if lack["resource"] == "dedicated_cpus" else "shared_cpus"
             cell["cpus"] = ",".join(filter(None, [cell["cpus"], self.add_cpus(kind, lack["short_by"])]))
         else:
             return False
         return True
+
+    def add_memory(self, mib: int) -> None:
+        self.inventory["memory_mib"] += mib
 
     def add_cpus(self, kind: str, count: int) -> str:
         first = max(parse_cpu_set(self.inventory["cpus"]) | {999}) + 1

@@ -62,7 +62,8 @@ def test_a_device_is_told_with_its_type_its_cell_and_what_it_is_a_part_of() -> N
         pci("0000:02:00.0", type="mdev", mdev_types={"small": 2}, cell=0),
     ]
     guest = shape(devices=[wanted("nic", type="vf"), wanted("gpu", type="mdev")])
-    function, mediated = placed(place(host(devices=devices), NOBODY, guest)).assignment["devices"]  # type: ignore[misc] # a JSON list
+    told: Any = placed(place(host(devices=devices), NOBODY, guest)).assignment["devices"]
+    function, mediated = told
     assert function == {
         "name": "nic",
         "address": "0000:01:00.1",

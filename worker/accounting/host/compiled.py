@@ -11,10 +11,11 @@ from worker.accounting.host.capacity import Capacity, Surcharge, capacity_of, ha
 from worker.accounting.host.cells import HostCell, host_cell, host_cells, sharing_less
 from worker.accounting.host.cpus import bits_of, mask_of
 from worker.accounting.host.devices import Catalog, build_catalog
+from worker.accounting.host.pages import set_aside_mib
 from worker.accounting.state.occupancy import assignment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from schemas.inventory import Inventory
     from schemas.policy import Limit, Policy
@@ -58,7 +59,8 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
     """
     online = parse_cpu_mask(inventory.cpus)
     shared, dedicated = usable_cpus(inventory, policy, online)
-    capacity = _capacity(inventory, policy, shared.bit_count(), dedicated.bit_count())
+    cells = host_cells(inventory, online, shared, dedicated, policy)
+    capacity = _capacity(inventory, policy, shared.bit_count(), dedicated.bit_count(), cells)
     divided = policy.shared_cpus is not None or policy.dedicated_cpus is not None
     floating = format_cpu_set(bits_of(shared)) if divided else None
     whole = Cell(id=0, cpus=inventory.cpus, memory_mib=inventory.memory_mib)
@@ -69,7 +71,7 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
         surcharge=surcharge_of(policy.overhead),
         limits=dict(sorted(policy.limits.items())),
         traits=frozenset(inventory.traits) | frozenset(policy.traits),
-        cells=host_cells(inventory, online, shared, dedicated, policy),
+        cells=cells,
         implicit=host_cell(whole, online, shared, dedicated, policy),
         pack=policy.cell_strategy == "pack",
         shared=frozenset(bits_of(shared)),
@@ -122,12 +124,23 @@ def usable_cpus(inventory: Inventory, policy: Policy, online: int) -> tuple[int,
     return shared, dedicated
 
 
-def _capacity(inventory: Inventory, policy: Policy, shared: int, dedicated: int) -> dict[str, Capacity]:
+def _small_memory(inventory: Inventory, cells: Sequence[HostCell]) -> int:
+    """The memory that is not set aside as huge pages; the cells may tell of more than the whole node does."""
+    there = max(inventory.memory_mib, sum([cell.memory_mib for cell in inventory.cells]))
+    set_aside = sum([set_aside_mib(cell.pages) for cell in cells])
+    return max(0, min(inventory.memory_mib, there - set_aside))
+
+
+def _capacity(
+    inventory: Inventory, policy: Policy, shared: int, dedicated: int, cells: Sequence[HostCell]
+) -> dict[str, Capacity]:
+    """What there is of the plain resources; of memory, what is not set aside as huge pages."""
+    memory_mib = _small_memory(inventory, cells)
     ratios, reserved = policy.ratios, policy.reserved
     return {
         "vcpus": capacity_of(shared, reserved.vcpus, ratios.vcpus),
         "pcpus": Capacity(dedicated, 0, dedicated),
-        "memory_mib": capacity_of(inventory.memory_mib, reserved.memory_mib, ratios.memory),
+        "memory_mib": capacity_of(memory_mib, reserved.memory_mib, ratios.memory),
         "disk_mib": capacity_of(inventory.disk_gib * 1024, reserved.disk_gib * 1024, ratios.disk),
         **{name: Capacity(total, 0, total) for name, total in sorted(inventory.custom.items())},
     }

@@ -19,6 +19,11 @@ class Pages(NamedTuple):
     counter: str
 
 
+def set_aside_mib(pages: Sequence[Pages]) -> int:
+    """The memory that is set aside as huge pages: all but those of the smallest size. ``pages`` is sorted by size."""
+    return sum([some.total * some.size_kib for some in pages[1:]]) // 1024
+
+
 def candidates(pages: Sequence[Pages], wanted: PageSize) -> Sequence[Pages]:
     """The pages a request accepts, largest first. ``pages`` is sorted by size, smallest first."""
     if wanted == "small":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set
 from worker.accounting.host.cells import rooms_of
-from worker.accounting.placing.fitting import fitting
+from worker.accounting.placing.fitting import fitting, is_small
 from worker.accounting.placing.keeping import kept_on, licence_of, packing, positions_as_before
 from worker.accounting.placing.matching import everywhere, possible
 from worker.accounting.placing.nearby import Nearby
@@ -160,7 +160,8 @@ def _laid(
 def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_kib: int) -> None:
     if cell.need.shared:
         charge[host_cell.vcpus_counter] = cell.need.shared
-    charge[host_cell.memory_counter] = cell.need.memory_mib
+    if is_small(host_cell, size_kib):
+        charge[host_cell.memory_counter] = cell.need.memory_mib
     for pages in host_cell.pages:
         if pages.size_kib == size_kib:
             charge[pages.counter] = cell.need.memory_mib * 1024 // size_kib

@@ -16,7 +16,7 @@ from worker.accounting.placing.matching import choose, everywhere
 from worker.accounting.placing.traits import trait_breaches
 from worker.accounting.reasons.devices import why_no_devices
 from worker.accounting.reasons.refusals import too_complex, unexplained
-from worker.accounting.state.occupancy import Placement, assignment
+from worker.accounting.state.occupancy import Placement, assignment, with_huge_pages
 from worker.accounting.work import TooComplexError, Work
 
 if TYPE_CHECKING:
@@ -126,7 +126,10 @@ def _placed(
         guest = None
     contradicted = bool(reasons)
     reasons += shortages(host.capacity, occupancy, charge, own, work.most)
-    reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own, work.most)
+    if host.limits:
+        asked = {**charge, "memory_mib": resources.memory_mib}
+        whole = {**charge, "memory_mib": plain_charge(host, resources)["memory_mib"]}
+        reasons += limit_breaches(host.limits, asked, whole, with_huge_pages(own), work.most)
     if shape.traits is not None:
         reasons += trait_breaches(host.traits, shape.traits, work.most)
     if contradicted:
@@ -135,7 +138,20 @@ def _placed(
     layout = _layout(host, occupancy, own, guest, shape.devices, former, work)
     if isinstance(layout, list):
         return reasons + layout
+    if guest is not None and _chooses_pages(guest) and (small_mib := small_memory(host, layout.charge)):
+        charge["memory_mib"] = charge.get("memory_mib", 0) + small_mib
+        reasons += shortages(host.capacity, occupancy, {"memory_mib": charge["memory_mib"]}, own, work.most)
     return reasons or _placement(host, charge, layout, shape.devices)
+
+
+def _chooses_pages(guest: Guest) -> bool:
+    """Whether its memory may lie in huge pages: only the cells that it gets tell which of its memory does."""
+    return guest.page_size not in {None, "small"}
+
+
+def small_memory(host: Host, charge: Mapping[str, int]) -> int:
+    """The memory that a layout takes on cells outside huge pages, in MiB."""
+    return sum([charge.get(cell.memory_counter, 0) for cell in host.cells])
 
 
 def _layout(
@@ -169,7 +185,10 @@ def plain_charge(host: Host, resources: Resources) -> Counters:
 
 
 def requested(host: Host, shape: Request) -> Counters:
-    """The plain amounts of a request, of CPUs the shared and the dedicated ones; none of vCPUs that contradict it."""
+    """The plain amounts of a request, of CPUs the shared and the dedicated ones; none of vCPUs that contradict it.
+
+    Memory that may lie in huge pages is left out.
+    """
     guest = None if shape.topology is None else guest_of(shape.resources, shape.topology)
     return _amounts(host, shape.resources, guest)
 
@@ -178,6 +197,10 @@ def _amounts(host: Host, resources: Resources, guest: Guest | list[Reason] | Non
     charge = plain_charge(host, resources)
     if guest is None:
         return charge
+    if not isinstance(guest, list) and _chooses_pages(guest):
+        charge["memory_mib"] -= resources.memory_mib
+        if not charge["memory_mib"]:
+            del charge["memory_mib"]
     del charge["vcpus"]
     return charge if isinstance(guest, list) else {**_cpus(guest), **charge}
 
