@@ -53,7 +53,7 @@ class HostCell:
 
 
 class Room(NamedTuple):
-    """What is taken on a host cell: the CPUs free to be dedicated, shared vCPUs, and memory that is in no huge pages."""
+    """What is taken on a host cell: the CPUs free to be dedicated, shared vCPUs, and memory in no huge pages."""
 
     cell: HostCell
     free: int
