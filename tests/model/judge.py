@@ -13,7 +13,7 @@ from tests.model.judge_nodes import audit, node_put, node_remove
 from tests.model.reference import Guest, Held, Reference, Ruling, Verdict, assignments, lease_of, nothing, refuse
 from tests.model.room import Json
 
-_SHAPE = ("resources", "topology", "devices")
+_SHAPE = ("resources", "topology", "devices", "traits")
 
 
 def rule(ref: Reference, command: Json, now: datetime, *, waited: bool = False) -> Ruling:

@@ -177,8 +177,12 @@ class Reference:
             own,
             observed=place.hypervisor is not None,
         )
-        if not enabled and (not own or grows(place.policy, shape, self.guest(instance).on(node))):
-            codes.add("node_disabled")
+        if not own or grows(place.policy, shape, self.guest(instance).on(node)):
+            traits = {*place.policy.get("traits", []), *place.inventory.get("traits", [])}
+            if not traits.issuperset((shape.get("traits") or {}).get("required", [])):
+                codes.add("missing_trait")
+            if not enabled:
+                codes.add("node_disabled")
         return codes
 
     def take(self, node: str, instance: str, role: str, shape: Json, assignment: Json, lease: datetime | None) -> Held:

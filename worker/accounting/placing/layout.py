@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set
 from worker.accounting.host.cells import rooms_of
+from worker.accounting.host.pages import resettled
 from worker.accounting.placing.fitting import fitting, is_small
 from worker.accounting.placing.keeping import kept_on, licence_of, packing, positions_as_before
 from worker.accounting.placing.matching import everywhere, possible
@@ -101,7 +102,8 @@ def lay(
     rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned, former.pins), guest, host, demand)
     work.spend(len({cell.need for cell in guest.cells}) * sum(_effort(room, guest) for room in rooms))
     work.spend(len(former.cells) * len(rooms))
-    table = tabulated(rooms, guest, occupancy.used, own, former)
+    used = resettled([cell.pages for cell in cells], occupancy.used)
+    table = tabulated(rooms, guest, used, own, former)
     rows = table.rows()
     nearby = Nearby([room.cell for room in rooms], guest, demand)
     positions = positions_as_before(former, rooms, rows)
