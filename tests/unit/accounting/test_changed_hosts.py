@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.model.scene import Scene, uuid
-from tests.unit.accounting.builders import NOBODY, cell, codes, fill, host, shape
+from tests.unit.accounting.builders import NOBODY, again, cell, codes, fill, host, placed, shape
 from worker.accounting.placing.place import place
 
 LARGE = 2048
@@ -46,3 +46,11 @@ def test_a_trait_that_was_lost_refuses_growth_and_nothing_else() -> None:
     scene.applied("resize", "n", instance=uuid(1), mode="immediate", **sizes[0], **traits)
     refused = scene.do("resize", "n", instance=uuid(1), mode="immediate", **sizes[2], **traits)
     assert [why["code"] for why in refused["reasons"]] == ["missing_trait"]
+
+
+def test_a_guest_may_shrink_in_pages_of_a_size_that_is_listed_no_more() -> None:
+    occupancy = fill(paged(1000), NOBODY, large(500))
+    before = placed(place(paged(1000), NOBODY, large(500)))
+    bare = host(cells=[cell(0, "0-3", pages=[{"size_kib": 4, "total": 262144}])])
+    assert placed(again(bare, occupancy, before, large(400))).charge[f"cell/0/pages/{LARGE}"] == 400
+    assert codes(again(bare, occupancy, before, large(501))) == ["no_numa_fit"]

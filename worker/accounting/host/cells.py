@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from schemas.cpuset import format_cpu_set, parse_cpu_mask
 from worker.accounting.host.capacity import handed_out, millionths
 from worker.accounting.host.cpus import bits_of, mask_of
-from worker.accounting.host.pages import Pages, set_aside_mib
+from worker.accounting.host.pages import Pages, pages_counter, set_aside_mib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -70,7 +70,7 @@ def host_cell(cell: Cell, online: int, shared: int, dedicated: int, policy: Poli
     cores = _cores(siblings, shared | dedicated)
     reserved = {page.size_kib: page.count for page in policy.reserved.pages if page.cell == cell.id}
     pages = tuple(
-        Pages(size, total, reserved.get(size, 0), f"cell/{cell.id}/pages/{size}")
+        Pages(size, total, reserved.get(size, 0), pages_counter(cell.id, size))
         for size, total in sorted((page.size_kib, page.total) for page in cell.pages)
     )
     memory_mib = max(0, cell.memory_mib - set_aside_mib(pages))

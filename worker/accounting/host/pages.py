@@ -19,6 +19,11 @@ class Pages(NamedTuple):
     counter: str
 
 
+def pages_counter(cell: int, size_kib: int) -> str:
+    """The name under which the use of pages of a size on a cell is counted."""
+    return f"cell/{cell}/pages/{size_kib}"
+
+
 def set_aside_mib(pages: Sequence[Pages]) -> int:
     """The memory that is set aside as huge pages: all but those of the smallest size. ``pages`` is sorted by size."""
     return sum([some.total * some.size_kib for some in pages[1:]]) // 1024

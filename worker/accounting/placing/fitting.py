@@ -58,11 +58,26 @@ def _backing(room: Room, guest: Guest, need: Need, used: Mapping[str, int], lice
         if lack is None:
             return some.size_kib
         missed.append(lack)
+    if (size := _held_unlisted(cell, guest, need, own)) is not None:
+        return size
     if missed:
         return min(missed, key=_missing_kib)
     size = guest.page_size if isinstance(guest.page_size, int) else None
     requested = None if size is None else need.memory_mib * 1024 // size
     return {"resource": "pages", "page_size_kib": size, "requested": requested, "free": 0}
+
+
+def _held_unlisted(cell: HostCell, guest: Guest, need: Need, own: Mapping[str, int]) -> int | None:
+    """A size of pages that the host lists no more, of which the guest holds enough on this cell already."""
+    listed = {some.counter for some in cell.pages}
+    for counter, amount in own.items():
+        if not counter.startswith(f"cell/{cell.id}/pages/") or counter in listed:
+            continue
+        size = int(counter.rsplit("/", 1)[1])
+        pages, rest = divmod(need.memory_mib * 1024, size)
+        if guest.page_size in {size, "large", "any"} and not rest and pages <= amount:
+            return size
+    return None
 
 
 def _page_lack(some: Pages, need: Need, used: Mapping[str, int], own: Mapping[str, int], *, whole: bool) -> Lack | None:
@@ -107,7 +122,7 @@ def _cpu_lacks(room: Room, guest: Guest, need: Need, own: Mapping[str, int], *, 
 
 def is_small(cell: HostCell, size_kib: int) -> bool:
     """Whether pages of a size, or memory in no pages that are reported, are not set aside as huge pages."""
-    return not cell.pages or size_kib == cell.pages[0].size_kib
+    return size_kib == (cell.pages[0].size_kib if cell.pages else 0)
 
 
 def _cpu_ratio_lacks(room: Room, need: Need, licence: Licence) -> Iterator[Lack]:

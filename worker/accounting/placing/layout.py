@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set
 from worker.accounting.host.cells import rooms_of
-from worker.accounting.host.pages import resettled
+from worker.accounting.host.pages import pages_counter, resettled
 from worker.accounting.placing.fitting import fitting, is_small
 from worker.accounting.placing.keeping import kept_on, licence_of, packing, positions_as_before
 from worker.accounting.placing.matching import everywhere, possible
@@ -164,9 +164,8 @@ def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_ki
         charge[host_cell.vcpus_counter] = cell.need.shared
     if is_small(host_cell, size_kib):
         charge[host_cell.memory_counter] = cell.need.memory_mib
-    for pages in host_cell.pages:
-        if pages.size_kib == size_kib:
-            charge[pages.counter] = cell.need.memory_mib * 1024 // size_kib
+    if size_kib:
+        charge[pages_counter(host_cell.id, size_kib)] = cell.need.memory_mib * 1024 // size_kib
 
 
 def _assigned(
