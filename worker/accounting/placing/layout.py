@@ -194,7 +194,7 @@ def _why_not(table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, oc
             refused.append(why_no_cells(table.rooms, rows, guest, table.found, demand.work))
         where = rows if room else [(1 << len(table.rooms)) - 1] * len(rows)
         alone = demand._replace(wants=(), kept=())
-        positions = arrange(where, Nearby(nearby.cells, guest, alone), demand.work)
+        positions = arrange(where, Nearby(nearby.cells, guest, alone), demand.work) if room or nearby.networks else []
         if positions is None:
             refused.append(why_no_networks(table.rooms, rows, guest))
         if refused or positions is None:
