@@ -90,7 +90,7 @@ class AssignedDevice(Answer):
     cell: int | None = None
     """The host cell it is on; null where that is not known."""
     parent: str | None = None
-    """Address of a virtual function's physical one, where it is known."""
+    """Address of a virtual function's physical one, or of the device that a mediated device lives on."""
 
 
 class Assignment(Answer):

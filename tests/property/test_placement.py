@@ -57,9 +57,22 @@ def check(host: Host, inventory: dict[str, Any], held: dict[UUID, Placement], oc
     assert len(addresses) == len(set(addresses)) == len(occupancy.held)
     for name, known in host.capacity.items():
         assert occupancy.used.get(name, 0) <= known.capacity
+    check_stores(inventory, occupancy)
     for cell in host.cells:
         assert not set(occupancy.pinned) & parse_cpu_set(cell.shared_cpus)
     check_devices(inventory["devices"], set(addresses), occupancy)
+
+
+def check_stores(inventory: dict[str, Any], occupancy: Occupancy) -> None:
+    """Huge pages are not used up as other memory, nor other memory as huge pages."""
+    huge = [
+        (f"cell/{cell['id']}/pages/{pages['size_kib']}", pages["total"], pages["size_kib"])
+        for cell in inventory["cells"]
+        for pages in sorted(cell["pages"], key=lambda one: one["size_kib"])[1:]
+    ]
+    assert all(occupancy.used.get(name, 0) <= total for name, total, _ in huge)
+    small_mib = inventory["memory_mib"] - sum(total * size for _, total, size in huge) // 1024
+    assert occupancy.used.get("memory_mib", 0) <= small_mib * 1.5
 
 
 def check_devices(found: list[dict[str, Any]], held: set[str], occupancy: Occupancy) -> None:
@@ -71,7 +84,7 @@ def check_devices(found: list[dict[str, Any]], held: set[str], occupancy: Occupa
         assert all(amount <= device["mdev_types"][name] for name, amount in in_use.items())
 
 
-def check_assignment(wish: Shape, placement: Placement) -> None:
+def check_assignment(wish: Shape, placement: Placement, *, divided: bool) -> None:
     """The assignment and the charge say the same."""
     cells: Any = placement.assignment["cells"]
     assigned: Any = placement.assignment["devices"]
@@ -84,6 +97,7 @@ def check_assignment(wish: Shape, placement: Placement) -> None:
     if cells:
         assert sum(cell["memory_mib"] for cell in cells) == wish.resources.memory_mib
         assert len({cell["host_cell"] for cell in cells}) == len(cells)
+    assert (placement.assignment["shared_cpus"] is not None) == divided
     for request in wish.devices:
         assert sum(device["name"] == request.name for device in assigned) == request.count
     mediated = sum(amount for name, amount in placement.charge.items() if name.startswith("mdev/"))
@@ -130,7 +144,8 @@ def test_nothing_is_given_twice_or_beyond_what_there_is_and_everything_comes_bac
             occupancy = beside(others, holder, result)
             assert taken(occupancy.without([result])) == taken(others)
             held[holder], wished[holder] = result, request
-            check_assignment(wish, result)
+            divided = bool(policy.keys() & {"shared_cpus", "dedicated_cpus"})
+            check_assignment(wish, result, divided=divided)
             check(host, inventory, held, occupancy)
             if own:
                 check_kept(wish, own[0], result)
@@ -202,7 +217,7 @@ class Remedy:
             if reason.resource in {"vcpus", "pcpus"}:
                 self.add_cpus({"vcpus": "shared_cpus", "pcpus": "dedicated_cpus"}[reason.resource], reason.short_by)
             elif reason.resource == "memory_mib":
-                self.inventory["memory_mib"] += reason.short_by
+                self.add_memory(reason.short_by)
             else:
                 self.inventory["custom"][reason.resource] += reason.short_by
             return True
@@ -218,14 +233,21 @@ class Remedy:
             return False
         if lack["resource"] == "pages":
             next(p for p in cell["pages"] if p["size_kib"] == lack["page_size_kib"])["total"] += lack["short_by"]
+            more_mib = -(-lack["short_by"] * lack["page_size_kib"] // 1024)
+            cell["memory_mib"] += more_mib
+            self.add_memory(more_mib)
         elif lack["resource"] == "memory_mib":
             cell["memory_mib"] += lack["short_by"]
+            self.add_memory(lack["short_by"])
         elif lack["resource"] in {"vcpus", "shared_cpus", "dedicated_cpus"}:
             kind = "dedicated_cpus" if lack["resource"] == "dedicated_cpus" else "shared_cpus"
             cell["cpus"] = ",".join(filter(None, [cell["cpus"], self.add_cpus(kind, lack["short_by"])]))
         else:
             return False
         return True
+
+    def add_memory(self, mib: int) -> None:
+        self.inventory["memory_mib"] += mib
 
     def add_cpus(self, kind: str, count: int) -> str:
         first = max(parse_cpu_set(self.inventory["cpus"]) | {999}) + 1

@@ -19,6 +19,7 @@ from tests.reference.room import (
     capacity,
     cell_charge,
     cpu_pools,
+    cpu_set,
     grows,
     kin,
     missing,
@@ -195,8 +196,12 @@ class Reference:
             own,
             observed=place.hypervisor is not None,
         )
-        if not enabled and (not own or grows(place.policy, shape, self.guest(instance).on(node))):
-            codes.add("node_disabled")
+        if not own or grows(place.policy, shape, self.guest(instance).on(node)):
+            traits = {*place.policy.get("traits", []), *place.inventory.get("traits", [])}
+            if not traits.issuperset((shape.get("traits") or {}).get("required", [])):
+                codes.add("missing_trait")
+            if not enabled:
+                codes.add("node_disabled")
         return codes
 
     def take(self, node: str, instance: str, role: str, shape: Json, assignment: Json, lease: datetime | None) -> Held:
@@ -215,6 +220,10 @@ class Reference:
         assert len(pins) == len(set(pins)) == charge.get("pcpus", 0)
         assert not set(pins) & others["pins"]
         assert set(pins) <= cpu_pools(place.inventory, place.policy)[1] | own_pins
+        told, shared = assignment["shared_cpus"], cpu_pools(place.inventory, place.policy)[0]
+        taken = others["pins"] | (own_pins if shape.get("topology") else set())
+        divided = bool({"shared_cpus", "dedicated_cpus"} & place.policy.keys() or shared & taken)
+        assert (cpu_set(told) == shared - taken) if divided else told is None
         assert len(devices) == len(set(devices)) == sum(request["count"] for request in shape.get("devices", []))
         assert not set(devices) & others["devices"]
         assert not {k for address in devices for k in kin(place.inventory, address)} & others["devices"]

@@ -143,9 +143,7 @@ def missing(inventory: Json, policy: Json, shape: Json, others: Json, own: Amoun
                 codes.add("insufficient")
     cells = guest_cells(shape)
     hosts = host_cells(inventory, shape)
-    if len(hosts) < len(cells):
-        return codes | {"no_numa_fit"}
-    if cells and not _cells_fit(inventory, policy, cells, hosts, others, own):
+    if len(hosts) < len(cells) or (cells and not _cells_fit(inventory, policy, cells, hosts, others, own)):
         codes.add("no_numa_fit")
     requests = shape.get("devices", [])
     if any(not _devices_free(inventory, policy, request, others, observed=observed) for request in requests):

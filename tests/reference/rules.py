@@ -13,7 +13,7 @@ from tests.reference.ledger import Guest, Held, Reference, Ruling, Verdict, assi
 from tests.reference.node_rules import audit, node_put, node_remove
 from tests.reference.room import Json, plain_charge
 
-_SHAPE = ("resources", "topology", "devices")
+_SHAPE = ("resources", "topology", "devices", "traits")
 
 
 def rule(ref: Reference, command: Json, now: datetime, *, waited: bool = False) -> Ruling:

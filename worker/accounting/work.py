@@ -15,7 +15,7 @@ from schemas.errors import NodeledgerError
 SEARCH_STEPS: Final = 3_000
 """What one command may take to be decided, all its members and candidates together: some 5 ms at most."""
 
-REASON_STEPS: Final = 1_300
+REASON_STEPS: Final = 1_500
 """What one command may take further to tell why it is refused: some 3 ms at most."""
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set, parse_cpu_mask
-from worker.accounting.host.capacity import millionths
+from worker.accounting.host.capacity import handed_out, millionths
 from worker.accounting.host.cpus import bits_of, mask_of
-from worker.accounting.host.pages import Pages
+from worker.accounting.host.pages import Pages, pages_counter, set_aside_mib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,9 @@ class HostCell:
     without the CPUs that are neither shared nor dedicated.
     ``isolating`` tells whether a core can be given whole to one vCPU: not where
     dedicated CPUs have siblings, which would be taken that nobody is charged for.
-    Ratios are in millionths; ``pages`` are sorted by size.
+    Ratios are in millionths; ``pages`` are sorted by size. ``memory_mib`` is what
+    is not set aside as huge pages, and ``overcommitted_mib`` what the memory
+    ratio makes of it without the small pages that are reserved.
     """
 
     id: int
@@ -40,18 +42,18 @@ class HostCell:
     cores: tuple[int, ...]
     isolating: bool
     memory_mib: int
+    overcommitted_mib: int
     pages: tuple[Pages, ...]
     physnets: frozenset[str]
     tunneled: bool
     vcpu_ratio: int
-    memory_ratio: int
     vcpus_counter: str
     memory_counter: str
     shared_cpus: str
 
 
 class Room(NamedTuple):
-    """What is taken on a host cell: the CPUs free to be dedicated and their cores, shared vCPUs and memory in use."""
+    """What is taken on a host cell: the CPUs free to be dedicated, shared vCPUs, and memory in no huge pages."""
 
     cell: HostCell
     free: int
@@ -67,6 +69,12 @@ def host_cell(cell: Cell, online: int, shared: int, dedicated: int, policy: Poli
     siblings += [1 << cpu for cpu in bits_of(cpus & ~sum(siblings))]
     cores = _cores(siblings, shared | dedicated)
     reserved = {page.size_kib: page.count for page in policy.reserved.pages if page.cell == cell.id}
+    pages = tuple(
+        Pages(size, total, reserved.get(size, 0), pages_counter(cell.id, size))
+        for size, total in sorted((page.size_kib, page.total) for page in cell.pages)
+    )
+    memory_mib = max(0, cell.memory_mib - set_aside_mib(pages))
+    kept_mib = pages[0].reserved * pages[0].size_kib // 1024 if pages else 0
     return HostCell(
         id=cell.id,
         socket=cell.socket,
@@ -76,15 +84,12 @@ def host_cell(cell: Cell, online: int, shared: int, dedicated: int, policy: Poli
         siblings=tuple(siblings),
         cores=cores,
         isolating=all(core.bit_count() == 1 for core in cores if core & dedicated),
-        memory_mib=cell.memory_mib,
-        pages=tuple(
-            Pages(size, total, reserved.get(size, 0), f"cell/{cell.id}/pages/{size}")
-            for size, total in sorted((page.size_kib, page.total) for page in cell.pages)
-        ),
+        memory_mib=memory_mib,
+        overcommitted_mib=handed_out(memory_mib, kept_mib, millionths(policy.ratios.memory)),
+        pages=pages,
         physnets=frozenset(cell.physnets),
         tunneled=cell.tunneled,
         vcpu_ratio=millionths(policy.ratios.vcpus),
-        memory_ratio=millionths(policy.ratios.memory),
         vcpus_counter=f"cell/{cell.id}/vcpus",
         memory_counter=f"cell/{cell.id}/memory_mib",
         shared_cpus=format_cpu_set(bits_of(cpus & shared)),

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from schemas.cpuset import format_cpu_set, parse_cpu_mask
 from schemas.inventory import Cell
+from worker.accounting.assignments import assignment
 from worker.accounting.host.capacity import Capacity, Surcharge, capacity_of, handed_out, surcharge_of
 from worker.accounting.host.cells import HostCell, host_cell, host_cells, sharing_less
 from worker.accounting.host.cpus import bits_of, mask_of
 from worker.accounting.host.devices import Catalog, build_catalog
+from worker.accounting.host.pages import set_aside_mib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from schemas.inventory import Inventory
     from schemas.policy import Limit, Policy
@@ -27,7 +29,9 @@ class Host:
     ``hardware`` the same totals as bare numbers, for plain requests.
     ``cells`` is empty where the inventory knows of none; ``implicit`` is then
     the whole host as one cell. With ``pack``, cells that are in use are filled
-    first. ``shared`` are all CPUs that guests may share.
+    first. ``shared`` are all CPUs that guests may share; ``floating`` is where
+    what is pinned to none may run: None, anywhere, where CPUs are not divided.
+    ``unplaced`` is the assignment of a guest that lies anywhere, without devices.
     """
 
     capacity: Mapping[str, Capacity]
@@ -41,6 +45,8 @@ class Host:
     pack: bool
     shared: frozenset[int]
     shared_cpus: str
+    floating: str | None
+    unplaced: Mapping[str, object]
     catalog: Catalog
 
 
@@ -53,7 +59,10 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
     """
     online = parse_cpu_mask(inventory.cpus)
     shared, dedicated = usable_cpus(inventory, policy, online)
-    capacity = _capacity(inventory, policy, shared.bit_count(), dedicated.bit_count())
+    cells = host_cells(inventory, online, shared, dedicated, policy)
+    capacity = _capacity(inventory, policy, shared.bit_count(), dedicated.bit_count(), cells)
+    divided = policy.shared_cpus is not None or policy.dedicated_cpus is not None
+    floating = format_cpu_set(bits_of(shared)) if divided else None
     whole = Cell(id=0, cpus=inventory.cpus, memory_mib=inventory.memory_mib)
     return Host(
         capacity=capacity,
@@ -62,11 +71,13 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
         surcharge=surcharge_of(policy.overhead),
         limits=dict(sorted(policy.limits.items())),
         traits=frozenset(inventory.traits) | frozenset(policy.traits),
-        cells=host_cells(inventory, online, shared, dedicated, policy),
+        cells=cells,
         implicit=host_cell(whole, online, shared, dedicated, policy),
         pack=policy.cell_strategy == "pack",
         shared=frozenset(bits_of(shared)),
         shared_cpus=format_cpu_set(bits_of(shared)),
+        floating=floating,
+        unplaced=assignment(floating),
         catalog=build_catalog(inventory, policy, observed=observed),
     )
 
@@ -78,6 +89,7 @@ def without_pinned(host: Host, pinned: Mapping[int, object]) -> Host:
     shared = host.shared - pinned.keys()
     known, mask = host.capacity["vcpus"], mask_of(pinned)
     capacity = handed_out(len(shared), known.reserved, host.implicit.vcpu_ratio)
+    floating = format_cpu_set(sorted(shared))
     return replace(
         host,
         capacity={**host.capacity, "vcpus": Capacity(len(shared), known.reserved, capacity)},
@@ -86,7 +98,9 @@ def without_pinned(host: Host, pinned: Mapping[int, object]) -> Host:
         cells=tuple(sharing_less(cell, mask) for cell in host.cells),
         implicit=sharing_less(host.implicit, mask),
         shared=shared,
-        shared_cpus=format_cpu_set(sorted(shared)),
+        shared_cpus=floating,
+        floating=floating,
+        unplaced=assignment(floating),
     )
 
 
@@ -110,12 +124,23 @@ def usable_cpus(inventory: Inventory, policy: Policy, online: int) -> tuple[int,
     return shared, dedicated
 
 
-def _capacity(inventory: Inventory, policy: Policy, shared: int, dedicated: int) -> dict[str, Capacity]:
+def _small_memory(inventory: Inventory, cells: Sequence[HostCell]) -> int:
+    """The memory that is not set aside as huge pages; the cells may tell of more than the whole node does."""
+    there = max(inventory.memory_mib, sum([cell.memory_mib for cell in inventory.cells]))
+    set_aside = sum([set_aside_mib(cell.pages) for cell in cells])
+    return max(0, min(inventory.memory_mib, there - set_aside))
+
+
+def _capacity(
+    inventory: Inventory, policy: Policy, shared: int, dedicated: int, cells: Sequence[HostCell]
+) -> dict[str, Capacity]:
+    """What there is of the plain resources; of memory, what is not set aside as huge pages."""
+    memory_mib = _small_memory(inventory, cells)
     ratios, reserved = policy.ratios, policy.reserved
     return {
         "vcpus": capacity_of(shared, reserved.vcpus, ratios.vcpus),
         "pcpus": Capacity(dedicated, 0, dedicated),
-        "memory_mib": capacity_of(inventory.memory_mib, reserved.memory_mib, ratios.memory),
+        "memory_mib": capacity_of(memory_mib, reserved.memory_mib, ratios.memory),
         "disk_mib": capacity_of(inventory.disk_gib * 1024, reserved.disk_gib * 1024, ratios.disk),
         **{name: Capacity(total, 0, total) for name, total in sorted(inventory.custom.items())},
     }

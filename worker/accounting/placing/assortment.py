@@ -9,7 +9,7 @@ the instance comes to lie, so it is made out once for a decision.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from worker.accounting.host.modes import union
 
@@ -42,6 +42,8 @@ class Assortment:
         self.work = work
         self.verdicts: dict[object, tuple[tuple[int, ...], ...] | None] = {}
         """What was found out about problems that differ in nothing that matters."""
+        self.contests: dict[tuple[int, ...], Any] = {}
+        """What is offered to requests, by what each of them reaches."""
         self._reach: dict[int, int] = {}
 
     @cached_property

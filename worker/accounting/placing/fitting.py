@@ -11,7 +11,7 @@ from worker.accounting.host.pages import Pages, candidates, free_pages
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from worker.accounting.host.cells import Room
+    from worker.accounting.host.cells import HostCell, Room
     from worker.accounting.placing.guests import Guest, Need
     from worker.accounting.placing.keeping import Licence
 
@@ -31,7 +31,9 @@ def fitting(
     backing = _backing(room, guest, need, used, licence)
     lacking = [*_cpu_lacks(room, guest, need, licence.own, pinned=pinned)]
     if guest.policy != "dedicated":
-        lacking += _ratio_lacks(room, need, licence)
+        lacking += _cpu_ratio_lacks(room, need, licence)
+        if not isinstance(backing, int) or is_small(room.cell, backing):
+            lacking += _memory_ratio_lacks(room, need, licence)
     if isinstance(backing, int):
         return lacking or backing
     return [backing, *lacking]
@@ -56,11 +58,26 @@ def _backing(room: Room, guest: Guest, need: Need, used: Mapping[str, int], lice
         if lack is None:
             return some.size_kib
         missed.append(lack)
+    if (size := _held_unlisted(cell, guest, need, own)) is not None:
+        return size
     if missed:
         return min(missed, key=_missing_kib)
     size = guest.page_size if isinstance(guest.page_size, int) else None
     requested = None if size is None else need.memory_mib * 1024 // size
     return {"resource": "pages", "page_size_kib": size, "requested": requested, "free": 0}
+
+
+def _held_unlisted(cell: HostCell, guest: Guest, need: Need, own: Mapping[str, int]) -> int | None:
+    """A size of pages that the host lists no more, of which the guest holds enough on this cell already."""
+    listed = {some.counter for some in cell.pages}
+    for counter, amount in own.items():
+        if not counter.startswith(f"cell/{cell.id}/pages/") or counter in listed:
+            continue
+        size = int(counter.rsplit("/", 1)[1])
+        pages, rest = divmod(need.memory_mib * 1024, size)
+        if guest.page_size in {size, "large", "any"} and not rest and pages <= amount:
+            return size
+    return None
 
 
 def _page_lack(some: Pages, need: Need, used: Mapping[str, int], own: Mapping[str, int], *, whole: bool) -> Lack | None:
@@ -103,11 +120,19 @@ def _cpu_lacks(room: Room, guest: Guest, need: Need, own: Mapping[str, int], *, 
             yield _lack(resource, need.dedicated, reach)
 
 
-def _ratio_lacks(room: Room, need: Need, licence: Licence) -> Iterator[Lack]:
+def is_small(cell: HostCell, size_kib: int) -> bool:
+    """Whether pages of a size, or memory in no pages that are reported, are not set aside as huge pages."""
+    return size_kib == (cell.pages[0].size_kib if cell.pages else 0)
+
+
+def _cpu_ratio_lacks(room: Room, need: Need, licence: Licence) -> Iterator[Lack]:
     cell = room.cell
     vcpu_limit = cell.shared.bit_count() * cell.vcpu_ratio // MILLION
     if room.vcpus + need.shared > vcpu_limit and grows(need.shared, cell.vcpus_counter, licence.own):
         yield _lack("vcpus", need.shared, vcpu_limit - room.vcpus)
-    memory_limit = cell.memory_mib * cell.memory_ratio // MILLION
+
+
+def _memory_ratio_lacks(room: Room, need: Need, licence: Licence) -> Iterator[Lack]:
+    cell, memory_limit = room.cell, room.cell.overcommitted_mib
     if room.memory_mib + need.memory_mib > memory_limit and grows(need.memory_mib, cell.memory_counter, licence.rated):
         yield _lack("memory_mib", need.memory_mib, memory_limit - room.memory_mib)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cpuset import format_cpu_set
 from worker.accounting.host.cells import rooms_of
-from worker.accounting.placing.fitting import fitting
+from worker.accounting.host.pages import pages_counter, resettled
+from worker.accounting.placing.fitting import fitting, is_small
 from worker.accounting.placing.keeping import kept_on, licence_of, packing, positions_as_before
 from worker.accounting.placing.matching import everywhere, possible
 from worker.accounting.placing.nearby import Nearby
@@ -95,13 +96,14 @@ def lay(
     """
     cells = host.cells or (() if guest.explicit else (host.implicit,))
     if len(cells) < len(guest.cells):
-        return [too_few_cells(len(guest.cells), len(cells))]
+        return _too_few(guest, len(cells), demand, occupancy)
     work = demand.work
     work.spend(len(cells) + len(occupancy.pinned) // 8)
     rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned, former.pins), guest, host, demand)
     work.spend(len({cell.need for cell in guest.cells}) * sum(_effort(room, guest) for room in rooms))
     work.spend(len(former.cells) * len(rooms))
-    table = tabulated(rooms, guest, occupancy.used, own, former)
+    used = resettled([cell.pages for cell in cells], occupancy.used)
+    table = tabulated(rooms, guest, used, own, former)
     rows = table.rows()
     nearby = Nearby([room.cell for room in rooms], guest, demand)
     positions = positions_as_before(former, rooms, rows)
@@ -160,10 +162,10 @@ def _laid(
 def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_kib: int) -> None:
     if cell.need.shared:
         charge[host_cell.vcpus_counter] = cell.need.shared
-    charge[host_cell.memory_counter] = cell.need.memory_mib
-    for pages in host_cell.pages:
-        if pages.size_kib == size_kib:
-            charge[pages.counter] = cell.need.memory_mib * 1024 // size_kib
+    if is_small(host_cell, size_kib):
+        charge[host_cell.memory_counter] = cell.need.memory_mib
+    if size_kib:
+        charge[pages_counter(host_cell.id, size_kib)] = cell.need.memory_mib * 1024 // size_kib
 
 
 def _assigned(
@@ -183,21 +185,39 @@ def _assigned(
 
 
 def _why_not(table: Table, rows: Sequence[int], guest: Guest, nearby: Nearby, occupancy: Occupancy) -> list[Reason]:
-    """What stands in the way: room for the cells, else the networks, else the devices near them."""
+    """All that stands in the way: room for the cells, the networks, and the devices, which are to be near the cells."""
     demand = nearby.demand.explaining()
+    refused: list[Reason] = []
     try:
-        if not matchable(rows, demand.work):
-            refused = [why_no_cells(table.rooms, rows, guest, table.found, demand.work)]
-            anywhere = everywhere(demand)
-            if demand.wants and not possible(demand, anywhere):
-                refused += why_no_devices(demand, anywhere, occupancy.held)
-            return refused
+        room = matchable(rows, demand.work)
+        if not room:
+            refused.append(why_no_cells(table.rooms, rows, guest, table.found, demand.work))
+        where = rows if room else [(1 << len(table.rooms)) - 1] * len(rows)
         alone = demand._replace(wants=(), kept=())
-        positions = arrange(rows, Nearby(nearby.cells, guest, alone), demand.work) if demand.wants else None
+        positions = arrange(where, Nearby(nearby.cells, guest, alone), demand.work) if room or nearby.networks else []
         if positions is None:
-            return [why_no_networks(table.rooms, rows, guest)]
+            refused.append(why_no_networks(table.rooms, rows, guest))
+        if refused or positions is None:
+            return refused + _missing_devices(demand, occupancy)
         nearby.demand = demand
         tiers = nearby.tiers(sum(1 << position for position in positions))
         return why_no_devices(demand, tiers, occupancy.held, [nearby.cells[position].id for position in positions])
     except TooComplexError:
-        return [unexplained("no_numa_fit", "the node's cells do not have together what the guest asks for")]
+        return [*refused, unexplained("no_numa_fit", "the node's cells do not have together what the guest asks for")]
+
+
+def _missing_devices(demand: Demand, occupancy: Occupancy) -> list[Reason]:
+    """The devices that are missing wherever the guest lies; ``demand`` is that of explaining."""
+    anywhere = everywhere(demand)
+    if not demand.wants or possible(demand, anywhere):
+        return []
+    return why_no_devices(demand, anywhere, occupancy.held)
+
+
+def _too_few(guest: Guest, cells: int, demand: Demand, occupancy: Occupancy) -> list[Reason]:
+    """The host has fewer cells than the guest; and the devices that it lacks besides."""
+    refused = [too_few_cells(len(guest.cells), cells)]
+    try:
+        return refused + _missing_devices(demand.explaining(), occupancy)
+    except TooComplexError:
+        return [*refused, unexplained("no_numa_fit", "the guest's cells and devices are not all there")]

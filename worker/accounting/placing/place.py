@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from worker.accounting.assignments import assignment
 from worker.accounting.host.compiled import without_pinned
 from worker.accounting.host.devices import Stock
 from worker.accounting.placing.assortment import Assortment
@@ -17,12 +18,13 @@ from worker.accounting.reasons.amounts import limit_breaches, shortages
 from worker.accounting.reasons.devices import why_no_devices
 from worker.accounting.reasons.refusals import too_complex, unexplained
 from worker.accounting.reasons.traits import trait_breaches
-from worker.accounting.state.occupancy import Placement
+from worker.accounting.state.occupancy import Placement, with_huge_pages
 from worker.accounting.work import TooComplexError, Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from schemas.inventory import Device
     from schemas.outcomes import Reason
     from schemas.requests import DeviceRequest, Resources, ThreadPolicy, Topology, Traits
     from worker.accounting.host.compiled import Host
@@ -77,7 +79,7 @@ def place(
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
         if _fits(host, occupancy.used, charge, own):
-            return Placement(charge)
+            return Placement(charge, assignment=host.unplaced)
     former = former_of(held, thread_policy)
     return _place(host, occupancy, shape, own, former, Work() if work is None else work)
 
@@ -126,7 +128,10 @@ def _placed(
         guest = None
     contradicted = bool(reasons)
     reasons += shortages(host.capacity, occupancy, charge, own, work.most)
-    reasons += limit_breaches(host.limits, {**charge, "memory_mib": resources.memory_mib}, charge, own, work.most)
+    if host.limits:
+        asked = {**charge, "memory_mib": resources.memory_mib}
+        whole = {**charge, "memory_mib": plain_charge(host, resources)["memory_mib"]}
+        reasons += limit_breaches(host.limits, asked, whole, with_huge_pages(own), work.most)
     if shape.traits is not None:
         reasons += trait_breaches(host.traits, shape.traits, work.most)
     if contradicted:
@@ -135,7 +140,20 @@ def _placed(
     layout = _layout(host, occupancy, own, guest, shape.devices, former, work)
     if isinstance(layout, list):
         return reasons + layout
+    if guest is not None and _chooses_pages(guest) and (small_mib := small_memory(host, layout.charge)):
+        charge["memory_mib"] = charge.get("memory_mib", 0) + small_mib
+        reasons += shortages(host.capacity, occupancy, {"memory_mib": charge["memory_mib"]}, own, work.most)
     return reasons or _placement(host, charge, layout, shape.devices)
+
+
+def _chooses_pages(guest: Guest) -> bool:
+    """Whether its memory may lie in huge pages: only the cells that it gets tell which of its memory does."""
+    return guest.page_size not in {None, "small"}
+
+
+def small_memory(host: Host, charge: Mapping[str, int]) -> int:
+    """The memory that a layout takes on cells outside huge pages, in MiB."""
+    return sum([charge.get(cell.memory_counter, 0) for cell in host.cells])
 
 
 def _layout(
@@ -169,7 +187,10 @@ def plain_charge(host: Host, resources: Resources) -> Counters:
 
 
 def requested(host: Host, shape: Request) -> Counters:
-    """The plain amounts of a request, of CPUs the shared and the dedicated ones; none of vCPUs that contradict it."""
+    """The plain amounts of a request, of CPUs the shared and the dedicated ones; none of vCPUs that contradict it.
+
+    Memory that may lie in huge pages is left out.
+    """
     guest = None if shape.topology is None else guest_of(shape.resources, shape.topology)
     return _amounts(host, shape.resources, guest)
 
@@ -178,6 +199,10 @@ def _amounts(host: Host, resources: Resources, guest: Guest | list[Reason] | Non
     charge = plain_charge(host, resources)
     if guest is None:
         return charge
+    if not isinstance(guest, list) and _chooses_pages(guest):
+        charge["memory_mib"] -= resources.memory_mib
+        if not charge["memory_mib"]:
+            del charge["memory_mib"]
     del charge["vcpus"]
     return charge if isinstance(guest, list) else {**_cpus(guest), **charge}
 
@@ -236,8 +261,13 @@ def _placement(host: Host, charge: Counters, layout: Layout, requests: Sequence[
             device, mdev_type, _ = offer = host.catalog.offers[number]
             if mdev_type is None:
                 addresses.append(device.address)
-                assigned.append({"name": request.name, "address": device.address})
+                assigned.append({**_assigned(request.name, device), "type": device.type, "parent": device.parent})
                 continue
             charge[offer.counter] = charge.get(offer.counter, 0) + amount
-            assigned += [{"name": request.name, "address": device.address, "mdev_type": mdev_type}] * amount
-    return Placement(charge, layout.pins, tuple(addresses), {"cells": layout.cells, "devices": assigned})
+            mediated = {"mdev_type": mdev_type, "type": "mdev", "parent": device.address}
+            assigned += [{**_assigned(request.name, device), **mediated}] * amount
+    return Placement(charge, layout.pins, tuple(addresses), assignment(host.floating, layout.cells, assigned))
+
+
+def _assigned(name: str, device: Device) -> dict[str, object]:
+    return {"name": name, "address": device.address, "cell": device.cell}

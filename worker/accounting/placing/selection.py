@@ -40,6 +40,20 @@ class _Group(NamedTuple):
     members: list[list[int]]
 
 
+class _Contest(NamedTuple):
+    """What some requests could have: what is used in any case, as offers and as units by who could take them.
+
+    Then the blocks with a choice, and the requests in sets that compete; and for
+    a set and the units it asked for, what was found to serve it.
+    """
+
+    selected: int
+    supply: Mapping[int, int]
+    groups: Sequence[_Group]
+    parts: Sequence[int]
+    served: dict[tuple[int, Totals], int | None]
+
+
 def select(assortment: Assortment, asked: Iterable[Asked], work: Work) -> int | None:
     """Offers of which none excludes another and that can serve all requests, or None if there are none.
 
@@ -51,19 +65,34 @@ def select(assortment: Assortment, asked: Iterable[Asked], work: Work) -> int | 
         if units:
             reach = assortment.reach(limit)
             demands[reach] = demands.get(reach, 0) + units
-    who = [0] * len(assortment.kinds)
-    for position, reach in enumerate(demands):
-        work.spend(1 + reach.bit_count() // 4)
-        for kind in bits(reach):
-            who[kind] |= 1 << position
-    selected, supply, groups = _offered(assortment, who, work)
+    reaches = tuple(demands)
+    if reaches not in assortment.contests:
+        assortment.contests[reaches] = _contest(assortment, reaches, work)
+    contest: _Contest = assortment.contests[reaches]
     amounts = tuple(demands.values())
-    for part in _competing([*supply, *(group.takers for group in groups)], len(amounts), work):
-        found = _serve(assortment, part, amounts, supply, groups, work)
+    selected = contest.selected
+    work.spend(1)
+    for part in contest.parts:
+        key = part, tuple([amounts[asker] for asker in bits(part)])
+        if key not in contest.served:
+            contest.served[key] = _serve(assortment, part, amounts, contest.supply, contest.groups, work)
+        found = contest.served[key]
         if found is None:
             return None
         selected |= found
     return selected
+
+
+def _contest(assortment: Assortment, reaches: Sequence[int], work: Work) -> _Contest:
+    """What is offered to requests that could take from the kinds in each of the masks, however much they ask."""
+    who = [0] * len(assortment.kinds)
+    for position, reach in enumerate(reaches):
+        work.spend(1 + reach.bit_count() // 4)
+        for kind in bits(reach):
+            who[kind] |= 1 << position
+    selected, supply, groups = _offered(assortment, who, work)
+    links = [*supply, *(group.takers for group in groups)]
+    return _Contest(selected, supply, groups, _competing(links, len(reaches), work), {})
 
 
 def _offered(assortment: Assortment, who: Sequence[int], work: Work) -> tuple[int, Mapping[int, int], Sequence[_Group]]:

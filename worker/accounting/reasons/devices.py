@@ -87,7 +87,14 @@ def grants(demand: Demand, limits: Sequence[int]) -> list[int]:
             limit = rest[full].limit
             units = _most(rest[full].units - 1, lambda count: _served(demand, [*granted, Asked(count, limit)]))  # noqa: B023
             granted.append(Asked(units, limit))
+            reach = demand.assortment.reach(limit)
+            wanted[len(granted) :] = [_left(demand, one, reach) for one in rest[full + 1 :]]
     return [one.units for one in granted]
+
+
+def _left(demand: Demand, one: Asked, exhausted: int) -> Asked:
+    """A request, without what it can have none of: it reaches no kinds but those that another got too little of."""
+    return one._replace(units=0) if demand.assortment.reach(one.limit) & ~exhausted == 0 else one
 
 
 def _served(demand: Demand, asked: Sequence[Asked]) -> bool:
@@ -129,7 +136,7 @@ def _words(demand: Demand, one: _Short) -> str:
 def _states(demand: Demand, one: _Short, held: Mapping[str, UUID], most: int) -> Iterator[dict[str, object]]:
     """The devices that match, so many at most, and what keeps each from the request."""
     numbers = list(islice(bits(one.want.allowed), most))
-    demand.work.spend(1 + 3 * len(numbers) + len(held) // 8)
+    demand.work.spend(1 + len(numbers) + len(held) // 8)
     shown = union([1 << number for number in numbers])
     related = demand.catalog.related
     holders = sorted(address for address in held if related.get(address, 0) & shown)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from worker.accounting.placing.growth import grows
 from worker.accounting.placing.place import place
 from worker.accounting.reasons.refusals import refusal
+from worker.accounting.reasons.traits import trait_breaches
 from worker.accounting.rules.nodes import inventory_needed
 from worker.accounting.state.instances import thread_policy_of
 from worker.accounting.state.occupancy import merged
@@ -65,15 +66,21 @@ def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], work: Work) -> 
     result = place(
         node.host,
         node.occupancy.without(held),
-        shape,
+        shape.model_copy(update={"traits": None}) if shape.traits is not None else shape,
         own=merged(held),
         held=held,
         thread_policy=thread_policy_of(own[0]) if shape.topology is not None else None,
         work=work,
     )
-    if node.policy.enabled or not grows(node.host, held, shape, None if isinstance(result, list) else result):
+    if node.policy.enabled and shape.traits is None:
         return result
-    return _refused(node, result)
+    if not grows(node.host, held, shape, None if isinstance(result, list) else result):
+        return result
+    breaches = [] if shape.traits is None else trait_breaches(node.host.traits, shape.traits, work.most)
+    if node.policy.enabled and not breaches:
+        return result
+    against = [*(result if isinstance(result, list) else ()), *breaches]
+    return against if node.policy.enabled else [_disabled(node), *against]
 
 
 def _refused(node: Node, result: Placement | list[Reason]) -> list[Reason]:

@@ -6,10 +6,10 @@ comparing are the same few lines for every resource:
 =============================  ==================================================
 ``vcpus``                      shared vCPUs
 ``pcpus``                      host CPUs given to one instance alone
-``memory_mib``, ``disk_mib``   amounts in MiB, overhead included
+``memory_mib``, ``disk_mib``   amounts in MiB, overhead included; memory in huge pages is not in it
 ``CUSTOM_…``                   a producer's own resource
 ``cell/<id>/vcpus``            shared vCPUs placed on a host cell
-``cell/<id>/memory_mib``       guest memory placed on a host cell, in MiB
+``cell/<id>/memory_mib``       guest memory placed on a host cell, in MiB, but for that in huge pages
 ``cell/<id>/pages/<size>``     pages of ``size`` KiB taken on a host cell
 ``mdev/<address>/<type>``      mediated devices of a type on a parent device
 =============================  ==================================================
@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from worker.accounting.assignments import assignment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +43,7 @@ class Placement:
     charge: Counters
     pins: frozenset[int] = frozenset()
     devices: tuple[str, ...] = ()
-    assignment: Mapping[str, object] = field(default_factory=lambda: {"cells": [], "devices": []})
+    assignment: Mapping[str, object] = field(default_factory=lambda: assignment(None))
 
 
 @dataclass(slots=True)
@@ -86,6 +88,15 @@ def merged(placements: Sequence[Placement]) -> Counters:
     if len(placements) > 1 and "pcpus" in total:
         total["pcpus"] = len(frozenset[int]().union(*(placement.pins for placement in placements)))
     return total
+
+
+def with_huge_pages(charge: Mapping[str, int]) -> Counters:
+    """A charge with memory in huge pages counted as memory: that of cells where nothing else is charged."""
+    pages = [(name.split("/"), amount) for name, amount in charge.items() if "/pages/" in name]
+    huge_kib = sum(
+        amount * int(size) for (_, cell, _, size), amount in pages if f"cell/{cell}/memory_mib" not in charge
+    )
+    return {**charge, "memory_mib": charge.get("memory_mib", 0) + huge_kib // 1024} if huge_kib else dict(charge)
 
 
 def beside(occupancy: Occupancy, holder: UUID, placement: Placement) -> Occupancy:
