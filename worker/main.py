@@ -166,7 +166,7 @@ async def _serve_status(
     problems: Callable[[], list[str]],
     parts: contextlib.AsyncExitStack,
 ) -> None:
-    server = StatusServer(metrics.registry, problems)
+    server = StatusServer(metrics.registry, problems, names=settings.http_names)
     add_read_api(server.app, pool)
     await server.start(settings.http_host, settings.http_port, settings.http_port_file)
     parts.push_async_callback(server.close)

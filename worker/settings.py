@@ -162,6 +162,8 @@ class Settings(BaseSettings):
     """Address on which health, metrics and the read API are served."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 9464
     """Port on which they are served; 0: any free one."""
+    http_names: Words = ()
+    """Names by which they may be addressed, separated by spaces or commas, besides addresses and the machine's own."""
     http_port_file: Path | None = None
     """File that the port in use is written to, for those who start a worker on any free one."""
 

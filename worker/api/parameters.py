@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 from uuid import UUID
@@ -12,6 +12,7 @@ from aiohttp import web
 
 from schemas.base import WRITTEN
 from worker.api.problems import ProblemError
+from worker.moments import read_moment
 
 MAX_LIMIT: Final = 1000
 _MAX_TEXT: Final = 1024
@@ -45,7 +46,7 @@ class Parameters:
         value = self.text(name)
         if value is None:
             return default
-        if not (value.isascii() and value.isdecimal()) or not 1 <= int(value[:20]) <= most:
+        if not (value.isascii() and value.isdecimal()) or not 1 <= int(value) <= most:
             raise wrong(name, f"should be a number from 1 to {most}")
         return int(value)
 
@@ -64,10 +65,9 @@ class Parameters:
         if value is None:
             return None
         try:
-            read = datetime.fromisoformat(value)
+            return read_moment(value)
         except ValueError:
-            raise wrong(name, "should be a moment such as 2026-11-22T07:00:00Z") from None
-        return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+            raise wrong(name, "should be a moment such as 2026-11-22T07:00:00Z, in the years 1900 to 3000") from None
 
 
 def read_uuid(name: str, value: str) -> UUID:

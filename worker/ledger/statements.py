@@ -46,14 +46,20 @@ class StatementError(NodeledgerError):
     """A statement and the values given to it do not belong together; the message names what differs."""
 
 
-@cache
 def sql(name: str) -> str:
     """The text of ``worker/ledger/sql/<name>.sql``.
 
     Raises:
-        FileNotFoundError: there is no statement of that name.
+        KeyError: there is no statement of that name.
     """
-    return (_FOLDER / f"{name}.sql").read_text("utf-8")
+    return _texts()[name]
+
+
+@cache
+def _texts() -> dict[str, str]:
+    """Every statement, read with the first: a process that runs out of descriptors later has them all."""
+    entries = [entry for entry in _FOLDER.iterdir() if entry.name.endswith(".sql")]
+    return {entry.name.removesuffix(".sql"): entry.read_text("utf-8") for entry in entries}
 
 
 @cache

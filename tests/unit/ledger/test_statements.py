@@ -174,3 +174,10 @@ def test_casts_texts_and_comments_hold_no_parameters(untouched: str) -> None:
 def test_a_statement_with_names_is_not_used_by_position() -> None:
     with pytest.raises(StatementError, match=r"history.sql has named parameters, give them by name: before, node"):
         statement("history")
+
+
+def test_every_statement_is_there_once_one_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    vars(statements)["_texts"].cache_clear()
+    sql("shard_owners")
+    monkeypatch.setattr(statements, "_FOLDER", Path("/nowhere"))
+    assert all(map(sql, STATEMENTS))
