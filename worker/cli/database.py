@@ -7,6 +7,7 @@ import typer
 from worker.cli.common import console
 from worker.cli.common.errors import FINDING, OK
 from worker.cli.common.running import run
+from worker.printable import escaped
 from worker.servers import owning
 
 app = typer.Typer(help="Apply or check the database's schema.")
@@ -33,7 +34,7 @@ def check(as_json: console.JsonFlag = False) -> None:
         console.print_document({"ok": not problems, "problems": problems}, as_json=True)
     else:
         for problem in problems or ["the schema is as it should be"]:
-            console.print_line(console.escaped(problem))
+            console.print_line(escaped(problem))
     raise typer.Exit(FINDING if problems else OK)
 
 

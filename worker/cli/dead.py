@@ -15,6 +15,7 @@ from worker.cli.common.errors import FINDING, OK
 from worker.cli.common.lines import read_input
 from worker.cli.common.running import run
 from worker.errors import OperationError, UsageError
+from worker.printable import escaped
 from worker.servers import broker, writing
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ async def _show(id_: int, *, as_json: bool) -> None:
     for action in done:
         what = f"{action.action} by {action.actor}" + (f": {action.detail}" if action.detail else "")
         console.print_document({console.printable(action.at): what}, as_json=False)
-    console.print_line(f"\n{console.escaped(body)}")
+    console.print_line(f"\n{escaped(body)}")
 
 
 def _listed(letter: Letter) -> dict[str, object]:

@@ -11,6 +11,7 @@ from schemas.routing import MAX_SHARDS
 from worker.cli.common import console
 from worker.cli.common.errors import FINDING, OK
 from worker.cli.common.running import run
+from worker.printable import escaped
 from worker.servers import broker
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _conclude(findings: list[Finding], good: str, *, as_json: bool) -> None:
         console.print_document({"ok": not findings, "findings": [asdict(found) for found in findings]}, as_json=True)
     else:
         for line in map(str, findings):
-            console.print_line(console.escaped(line))
+            console.print_line(escaped(line))
         if not findings:
             console.print_line(good)
     raise typer.Exit(FINDING if findings else OK)

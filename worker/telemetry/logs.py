@@ -6,10 +6,13 @@ import logging
 import re
 import sys
 from contextlib import suppress
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
 
 import structlog
 from structlog.contextvars import bound_contextvars
+
+from worker.printable import escaped, escaped_json, escaped_lines
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -83,14 +86,30 @@ class _Lines:
 
 
 def _rendering(style: str, *, colors: bool) -> list[Processor]:
-    if style == "console":
-        return [structlog.dev.ConsoleRenderer(colors=colors), _redacted]
     trace = structlog.processors.format_exc_info
-    return [trace, structlog.processors.JSONRenderer(ensure_ascii=False, default=str), _redacted]
+    if style == "console":
+        return [trace, _plain, structlog.dev.ConsoleRenderer(colors=colors), _redacted]
+    return [trace, structlog.processors.JSONRenderer(ensure_ascii=False, default=str), _json_plain, _redacted]
 
 
 def _redacted(_logger: object, _method: str, line: Any) -> str:
     return redact(line)
+
+
+def _json_plain(_logger: object, _method: str, line: Any) -> str:
+    return escaped_json(line)
+
+
+def _plain(_logger: object, _method: str, event: Any) -> Any:
+    """Names and values without control characters, and a traceback's lines such as no log line begins."""
+    plain = {escaped(str(name)): _plain_value(value) for name, value in event.items()}
+    if trace := event.get("exception"):
+        plain["exception"] = indent(escaped_lines(str(trace)), "  ")
+    return plain
+
+
+def _plain_value(value: object) -> object:
+    return value if isinstance(value, (bool, int, float)) or value is None else escaped(str(value))
 
 
 def _named(logger: Any, _method: str, event: Any) -> Any:

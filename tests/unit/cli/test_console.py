@@ -35,7 +35,25 @@ def test_json_rows_are_one_array_with_an_element_a_line(capsys: pytest.CaptureFi
     assert sum(line.startswith("  {") for line in printed.splitlines()) == count
 
 
+def test_what_is_noted_on_standard_error_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.note("\x1b[2J\x9b31m\u202egnp")
+    assert capsys.readouterr().err.removesuffix("\n").isprintable()
+
+
 def test_progress_is_silent_where_standard_error_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress("working", 3) as advance:
         advance(3)
     assert capsys.readouterr() == ("", "")
+
+
+def test_json_that_is_printed_steers_no_terminal_and_means_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = {"\x9b31m": "\x1b[2J\u202egnp\U000e0001\x7f \u2028", "é": "ü😀"}
+    console.print_document(hostile, as_json=True)
+    whole = capsys.readouterr().out
+    console.print_rows([hostile], "é", as_json=True)
+    rows = capsys.readouterr().out
+    console.print_json_line(hostile)
+    line = capsys.readouterr().out
+    assert all(part.isprintable() for text in (whole, rows, line) for part in text.split("\n"))
+    assert json.loads(whole) == json.loads(line) == json.loads(rows)[0] == hostile
+    assert "ü😀" in line

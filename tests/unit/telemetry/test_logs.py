@@ -5,7 +5,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
@@ -104,6 +104,25 @@ def test_lines_for_people_are_redacted_too() -> None:
     get_logger("worker").info("connecting", url="amqp://u:hunter2@h/v")
     assert "hunter2" not in output.getvalue()
     assert "amqp://***@h/v" in output.getvalue()
+
+
+HOSTILE = "\x1b[2J\x9b31m\u202egnp\n2026-11-22T07:00:00Z [info] forged\U000e0001"
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_nothing_that_is_logged_steers_a_terminal_or_forges_a_line(style: Literal["json", "console"]) -> None:
+    output = io.StringIO()
+    configure_logging("info", style, output)
+    get_logger("worker").info(HOSTILE, **{HOSTILE * 20: HOSTILE}, headers={HOSTILE: [HOSTILE]})
+    logging.getLogger("aiohttp.server").error("odd header %s", HOSTILE, extra={HOSTILE: HOSTILE})
+    try:
+        open_address(HOSTILE)
+    except OSError:
+        get_logger("worker").exception("failed")
+    lines = output.getvalue().splitlines()
+    assert [line for line in lines if not line.isprintable()] == []
+    assert [line for line in lines if line.startswith("2026-11-22")] == []
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal
 import typer
 from pydantic_core import to_json
 
+from worker.printable import escaped, escaped_json
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 Row = Mapping[str, object]
@@ -59,13 +61,6 @@ def printable(value: object) -> str:
             return escaped(str(value))
 
 
-def escaped(text: str) -> str:
-    """The text with every character that is not printable written as its Python escape."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def print_rows(rows: Iterable[Row], spec: str, *, as_json: bool) -> int:
     """Print rows as a table, or as a JSON array with one element a line; the number of rows.
 
@@ -81,7 +76,7 @@ def print_rows(rows: Iterable[Row], spec: str, *, as_json: bool) -> int:
 def print_document(document: object, *, as_json: bool) -> None:
     """Print one object: as JSON, or as ``key  value`` lines."""
     if as_json:
-        print_line(to_json(document, indent=2).decode())
+        print_line(escaped_json(to_json(document, indent=2).decode()))
         return
     pairs = [{"key": key, "value": value} for key, value in _mapping(document).items()]
     width = max((len(str(pair["key"])) for pair in pairs), default=0)
@@ -91,7 +86,7 @@ def print_document(document: object, *, as_json: bool) -> None:
 
 def print_json_line(document: object) -> None:
     """Print one object as one line of JSON, at once, so that a reader at the other end of a pipe sees it."""
-    print_line(to_json(document).decode(), flush=True)
+    print_line(escaped_json(to_json(document).decode()), flush=True)
 
 
 def print_line(text: str, *, flush: bool = False) -> None:
@@ -134,7 +129,7 @@ def _mapping(document: object) -> Mapping[str, object]:
 def _print_array(rows: Iterable[Row]) -> int:
     count = 0
     for count, row in enumerate(rows, start=1):
-        sys.stdout.write(f"{'[' if count == 1 else ','}\n  {to_json(row).decode()}")
+        sys.stdout.write(f"{'[' if count == 1 else ','}\n  {escaped_json(to_json(row).decode())}")
     print_line("[]" if count == 0 else "\n]")
     return count
 
