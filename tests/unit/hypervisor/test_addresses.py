@@ -164,3 +164,16 @@ def test_a_refusal_never_repeats_the_address() -> None:
 def test_a_pattern_with_a_wildcard_where_none_may_be_is_a_mistake(pattern: str) -> None:
     with pytest.raises(ValueError, match="the pattern"):
         Allowed([pattern])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "uri"),
+    [
+        ("qemu+ext://*/system", "qemu+ext://cn-017/system"),
+        ("qemu+ext://cn-017/system", "qemu+ext://cn-017/system"),
+        ("qemu+ssh://root@*/system", "qemu+ssh://root@-oProxyCommand/system"),
+        ("qemu+ssh://-oProxyCommand@*/system", "qemu+ssh://-oProxyCommand@cn-017/system"),
+    ],
+)
+def test_what_would_run_a_program_is_refused_whatever_the_patterns_say(pattern: str, uri: str) -> None:
+    assert Allowed([pattern]).refusal(uri) is not None

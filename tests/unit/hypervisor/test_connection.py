@@ -68,3 +68,14 @@ def test_a_connection_that_is_lost_meanwhile_is_no_oddity() -> None:
     broken = Failing(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_RPC)
     with pytest.raises(ConnectionLost):
         HostReader(Shared()).read(connected(broken))
+
+
+def test_what_libvirt_says_is_one_line_of_bounded_length_that_steers_no_terminal() -> None:
+    broken = Failing(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_RPC)
+    broken.fault.err = (*broken.fault.err[:2], "\x1b[2J\x9b31m\u202egnp\n" * 1000, *broken.fault.err[3:])
+    with pytest.raises(ConnectionLost) as caught:
+        HostReader(Shared()).read(connected(broken))
+    said = str(caught.value)
+    assert said.isprintable()
+    assert "gnp" in said
+    assert len(said) <= 1024
