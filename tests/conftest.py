@@ -8,12 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deploy.lib.stack import Stack
 from tests.servers import Database, Vhost, new_database, new_vhost, stack_folder, start_stack
 
 SHARED_FOLDER = "NODELEDGER_TEST_STACK"
 """Names the folder of the stack that the tests share: set by hand, it is used as it is and stays up."""
+
+# How long an example takes, or is drawn, says more of the machine than of the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 _session = pytest.StashKey[ExitStack]()
 
