@@ -9,7 +9,6 @@ is acknowledged for itself where one waits, which holds back no acknowledgement.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,7 @@ from worker.broker.tap import Deliveries
 from worker.broker.wire import Properties, ack_frame
 from worker.engine.ports import DeadLetter, LedgerUnavailable, Whole
 from worker.stopping import ended
+from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from worker.broker.link import Link
     from worker.broker.wire import Message
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 PREFETCH: Final = 64
 _MAX_WHY: Final = 200
@@ -92,7 +92,7 @@ class Archiver:
             self._channel = await link.channel(Deliveries(self._take, link.abort))
             await link.consume(self._channel, DEAD_QUEUE, PREFETCH)
         except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
-            logger.warning("could not register on the dead letters", extra={"error": str(error)})
+            _log.warning("could not register on the dead letters", error=str(error))
             link.abort()
 
     def _take(self, message: Message) -> None:
@@ -112,7 +112,7 @@ class Archiver:
                 backlog.stored(batch)
                 self._stored(link, batch)
             else:
-                logger.warning("dead letters wait to be stored", extra={"error": repr(failure), "letters": len(batch)})
+                _log.warning("dead letters wait to be stored", error=repr(failure), letters=len(batch))
                 away = isinstance(failure, LedgerUnavailable)
                 if backlog.failed(batch, loop.time(), away=away):
                     await self._pause(failure)
@@ -141,7 +141,7 @@ class Archiver:
             await self._store([reduced(message, why)])
         except Exception as error:  # noqa: BLE001 - as above
             return error
-        logger.warning("a dead letter is stored without body and headers", extra={"error": repr(why)})
+        _log.warning("a dead letter is stored without body and headers", error=repr(why))
         return None
 
     def _stored(self, link: Link, batch: Sequence[Message]) -> None:

@@ -13,7 +13,6 @@ still unfinished here. Closing the channel hands all of them over, in order.
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
@@ -22,6 +21,7 @@ from worker.broker.tap import Deliveries
 from worker.broker.watermark import Watermark
 from worker.broker.wire import ack_frame
 from worker.engine.ports import Delivery
+from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from worker.broker.link import Link
     from worker.broker.wire import Message
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # A window counts messages, whatever their size; this bounds the memory that hostile ones can take, as it is reckoned.
 HELD_MAX_BYTES: Final = 64 * 1024 * 1024
@@ -173,7 +173,7 @@ class Consumer:
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
         if late:
-            logger.warning("some queues do not answer", extra={"shards": sorted(self.waiting)})
+            _log.warning("some queues do not answer", shards=sorted(self.waiting))
 
     async def _open(self, shard: int) -> None:
         """Register on a shard's queue; if that fails the connection is given up, and the next one registers anew."""
@@ -184,7 +184,7 @@ class Consumer:
         try:
             await self._register(shard, link)
         except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
-            logger.warning("could not register on a shard", extra={"shard": shard, "error": str(error)})
+            _log.warning("could not register on a shard", shard=shard, error=str(error))
             link.abort()
 
     async def _register(self, shard: int, link: Link) -> None:
@@ -205,7 +205,7 @@ class Consumer:
             return
         if not await channel.drain(deadline):
             left = channel.watermark.unfinished
-            logger.info("a shard is handed over before all is finished", extra={"shard": shard, "unfinished": left})
+            _log.info("a shard is handed over before all is finished", shard=shard, unfinished=left)
         self._flush()
         if self._channels.get(shard) is channel:
             del self._channels[shard]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Final
 from worker.broker.tap import Confirms
 from worker.broker.wire import publish_frames
 from worker.engine.ports import BrokerUnavailable, NotConfirmed, Outgoing
+from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from worker.broker.link import Link
     from worker.broker.session import Session
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 WINDOW: Final = 512
 OWN_PREFIX: Final = "nodeledger."
@@ -201,7 +201,7 @@ class Publisher:
             self._channel = None
             if limit is not None:
                 self._largest = limit
-                logger.error("the broker takes no larger messages", extra={"bytes": limit})
+                _log.error("the broker takes no larger messages", bytes=limit)
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """Publish in order and wait until the broker has confirmed all.
@@ -274,7 +274,7 @@ class Publisher:
     def _refuse(self, count: int) -> None:
         if count:
             self.counts.refused += count
-            logger.warning("dropped replies addressed to the product's own queues", extra={"replies": count})
+            _log.warning("dropped replies addressed to the product's own queues", replies=count)
 
 
 def _is_own_queue(message: Outgoing) -> bool:

@@ -9,7 +9,6 @@ has a higher generation and starts from nothing, after a jittered pause.
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,12 +21,13 @@ from worker.backoff import Backoff
 from worker.broker.link import CLOSE_SECONDS, Link, TappedConnection, asked
 from worker.engine.ports import BrokerUnavailable
 from worker.stopping import ended
+from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 BACKOFF: Final = Backoff(0.1, 10.0)
 """A broker that starts again is not met by all workers at once, and waits ten seconds at most for each."""
@@ -134,7 +134,7 @@ class Session:
             except Exception as error:  # noqa: BLE001 - the library's errors have no common base, and all mean "again"
                 self.failures += 1
                 self.last_error = f"{censor_url(url)}: {str(error) or type(error).__name__}"
-                logger.warning("no connection to the broker", extra={"role": self._role, "error": self.last_error})
+                _log.warning("no connection to the broker", role=self._role, error=self.last_error)
             if asyncio.get_running_loop().time() - started > _STEADY_SECONDS:
                 attempt = 0
             attempt += 1
@@ -179,4 +179,4 @@ class Session:
         self.link = link
         self.last_error = None
         self._ready.set()
-        logger.info("connected to the broker", extra={"role": self._role, "generation": link.generation})
+        _log.info("connected to the broker", role=self._role, generation=link.generation)

@@ -11,7 +11,6 @@ TLS, authentication, heartbeats, channels, declaring, closing.
 from __future__ import annotations
 
 import asyncio
-import logging
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from uuid import UUID
@@ -38,6 +37,7 @@ from worker.broker.wire import (
     read_deliver,
 )
 from worker.engine.ports import Whole
+from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     import ssl
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _SIGN_OF_LIFE_SECONDS: Final = 1.0
 # Four times the largest command is kept as it came, for whoever has to find out what it was meant to be.
@@ -239,8 +239,8 @@ def _given(sink: FrameSink, kind: int, data: bytes, start: int, stop: int) -> bo
     """Give a frame to its sink. What leaves from here ends the connection, and what one message holds must not."""
     try:
         return sink.take(kind, data, start, stop)
-    except Exception:
-        logger.exception("a frame could not be taken; the connection goes on")
+    except Exception:  # noqa: BLE001 - whatever a message makes the code raise is that message's fault
+        _log.exception("a frame could not be taken; the connection goes on")
         return True
 
 

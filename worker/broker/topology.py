@@ -7,7 +7,6 @@ active consumer, which is what keeps a shard's order.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -24,13 +23,14 @@ from schemas.routing import (
     command_queue,
 )
 from worker.errors import OperationError
+from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
 
     from worker.broker.link import Link
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 LIMITS_DELIVERIES_SINCE: Final = (4, 0)
 # RabbitMQ 4 drops a message after twenty deliveries unless told otherwise, and fifty honest crashes are not poison.
@@ -140,9 +140,11 @@ async def ensure(link: Link, shards: int, *, declare: bool, bind: bool = True) -
     if blocking:
         raise TopologyError(blocking)
     for finding in findings:
-        logger.warning(
+        _log.warning(
             "the topology is not as it should be",
-            extra={"subject": finding.subject, "problem": finding.problem, "remedy": finding.remedy},
+            subject=finding.subject,
+            problem=finding.problem,
+            remedy=finding.remedy,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
 
@@ -15,6 +15,7 @@ from structlog.contextvars import bound_contextvars
 from worker.printable import escaped, escaped_json, escaped_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from structlog.typing import FilteringBoundLogger, Processor
@@ -58,6 +59,18 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     _bridge(output, lowest, [*shared, structlog.stdlib.ExtraAdder()], last)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Write no log meanwhile, neither the program's nor its libraries': a command tells its errors itself."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

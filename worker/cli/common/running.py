@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -13,5 +12,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run one command's work to its end. What libraries log is left out: what matters comes back as an error."""
     import uvloop
 
-    logging.getLogger().addHandler(logging.NullHandler())
-    return uvloop.run(work)
+    from worker.telemetry.logs import silenced
+
+    with silenced():
+        return uvloop.run(work)
