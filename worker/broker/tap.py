@@ -11,6 +11,7 @@ TLS, authentication, heartbeats, channels, declaring, closing.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from uuid import UUID
@@ -265,4 +266,5 @@ class TapTransport(TransportFactory):
     def abort(self) -> None:
         """Drop the socket at once, if it was opened."""
         if hasattr(self, "writer"):
-            self.writer.transport.abort()
+            with suppress(AttributeError):  # a TLS transport that the other side has closed has let go of its socket
+                self.writer.transport.abort()
