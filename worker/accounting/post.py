@@ -117,7 +117,14 @@ def _charge(view: View, name: str, before: Instance | None, after: Instance) -> 
     if not deltas and not moved:
         return None
     used = occupancy.used
-    return Posting(name, after, deltas, {counter: used.get(counter, 0) for counter in deltas}, pins, devices)
+    return Posting(
+        node=name,
+        instance=after,
+        deltas=deltas,
+        used_after={counter: used.get(counter, 0) for counter in deltas},
+        pins=pins,
+        devices=devices,
+    )
 
 
 def _shift(occupancy: Occupancy, old: Sequence[Placement], new: Sequence[Placement]) -> Counters:

@@ -80,15 +80,15 @@ def _distinctions(offer: Offer) -> tuple[object, ...]:
 def _pool(offer: Offer, *, total: int, free: int) -> DevicePool:
     device = offer.device
     return DevicePool(
-        device.vendor.lower(),
-        device.product.lower(),
-        "mdev" if offer.mdev_type is not None else device.type,
-        offer.mdev_type,
-        device.cell,
-        device.live_migratable,
-        tuple(sorted(device.tags.items())),
-        total,
-        free,
+        vendor=device.vendor.lower(),
+        product=device.product.lower(),
+        type="mdev" if offer.mdev_type is not None else device.type,
+        mdev_type=offer.mdev_type,
+        cell=device.cell,
+        live_migratable=device.live_migratable,
+        tags=tuple(sorted(device.tags.items())),
+        total=total,
+        free=free,
     )
 
 

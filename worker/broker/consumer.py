@@ -227,18 +227,18 @@ class Consumer:
             channel.link.tap.pause()
         self._sink(
             Delivery(
-                channel.shard,
-                message.body,
-                message.tag,
-                channel,
-                message.redelivered,
-                channel.link.tap.now,
-                said.reply_to,
-                said.correlation_id,
-                said.user_id,
-                said.headers,
-                message.whole,
-                weight,
+                shard=channel.shard,
+                body=message.body,
+                tag=message.tag,
+                source=channel,
+                redelivered=message.redelivered,
+                received_at=channel.link.tap.now,
+                reply_to=said.reply_to,
+                correlation_id=said.correlation_id,
+                user_id=said.user_id,
+                headers=said.headers,
+                whole=message.whole,
+                weight=weight,
             )
         )
 

@@ -123,14 +123,14 @@ def letter_from(message: Message) -> DeadLetter:
         reason = "misrouted" if exchange == COMMAND_EXCHANGE else "malformed"
         detail = f"not put here by a worker: published to exchange {exchange!r} with routing key {key!r}"
     return DeadLetter(
-        message.body,
-        reason,
-        str(detail or ""),
-        _uuid(headers.get(COMMAND_HEADER)),
-        _text(headers.get(NODE_HEADER)),
-        _text(headers.get(KIND_HEADER)),
-        {name: value for name, value in headers.items() if name not in OWN_HEADERS},
-        message.whole or _whole(headers),
+        body=message.body,
+        reason=reason,
+        detail=str(detail or ""),
+        command=_uuid(headers.get(COMMAND_HEADER)),
+        node=_text(headers.get(NODE_HEADER)),
+        kind=_text(headers.get(KIND_HEADER)),
+        headers={name: value for name, value in headers.items() if name not in OWN_HEADERS},
+        whole=message.whole or _whole(headers),
     )
 
 
@@ -159,7 +159,16 @@ def _left(message: Message, queue: str, why: str) -> DeadLetter:
             headers[name] = value
     read = read_as_far(message.body) if message.whole is None else Readable()
     detail = f"the broker took it out of {queue} before a worker had it ({why})"
-    return DeadLetter(message.body, reason, detail, read.id, read.node, read.kind, headers, message.whole)
+    return DeadLetter(
+        body=message.body,
+        reason=reason,
+        detail=detail,
+        command=read.id,
+        node=read.node,
+        kind=read.kind,
+        headers=headers,
+        whole=message.whole,
+    )
 
 
 def _whole(headers: Mapping[str, object]) -> Whole | None:

@@ -141,7 +141,16 @@ class Deliveries:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             self._on_message(Message(tag, redelivered, origin, self._properties, body))
         else:
-            self._on_message(Message(tag, redelivered, origin, self._properties, cut.head, cut.whole()))
+            self._on_message(
+                Message(
+                    tag=tag,
+                    redelivered=redelivered,
+                    origin=origin,
+                    properties=self._properties,
+                    body=cut.head,
+                    whole=cut.whole(),
+                )
+            )
 
 
 class Confirms:

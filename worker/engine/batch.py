@@ -199,14 +199,14 @@ class Decider:
             raise AssertionError("only what came from a queue can be parked")
         self._count_parked(item, blocking)
         parked = Parked(
-            item.command.node,
-            item.command.id,
-            delivery.body,
-            item.reply,
-            "\n".join(senders_of(item)) or None,
-            self._received_at(item),
-            blocking,
-            detail,
+            node=item.command.node,
+            command=item.command.id,
+            body=delivery.body,
+            reply=item.reply,
+            user_id="\n".join(senders_of(item)) or None,
+            received_at=self._received_at(item),
+            blocking=blocking,
+            detail=detail,
         )
         self.result.changes.parked.append(parked)
         self._write(item, render(self.loaded, item.command, decision, "parked"), decision)
@@ -249,16 +249,16 @@ class Decider:
             self.result.changes.revived.append(command.id)
         self._tried(item)
         answer = OutcomeRecord(
-            command.id,
-            item.fingerprint,
-            command.kind,
-            rendered.status,
-            command.node,
-            _subject(command),
-            self._received_at(item),
-            tuple(dict.fromkeys(reason.code for reason in decision.reasons)) if decision is not None else (),
-            item.reply,
-            rendered.text,
+            command=command.id,
+            fingerprint=item.fingerprint,
+            kind=command.kind,
+            status=rendered.status,
+            node=command.node,
+            instance=_subject(command),
+            received_at=self._received_at(item),
+            codes=tuple(dict.fromkeys(reason.code for reason in decision.reasons)) if decision is not None else (),
+            reply=item.reply,
+            outcome=rendered.text,
         )
         self.result.changes.answers.append(answer)
         self.loaded.known[command.id] = Known(

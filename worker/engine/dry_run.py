@@ -95,7 +95,14 @@ class DryRun:
         return f"would ask the hypervisor of {names} first; if it says what it said last{gone}: {_told(result)}"
 
     def _run(self, loaded: ReadSet, item: Item, facts: Facts) -> Result:
-        return Decider(loaded, facts, 0.0, self.park_deadline, self.refusal, self.permissions).run([item])
+        return Decider(
+            loaded=loaded,
+            facts=facts,
+            clock=0.0,
+            park_deadline=self.park_deadline,
+            refusal=self.refusal,
+            permissions=self.permissions,
+        ).run([item])
 
 
 def _as_before(view: View, inquiry: Inquiry, now: datetime) -> Facts | None:

@@ -127,12 +127,27 @@ def receive(delivery: Delivery, shards: int) -> Item | Refused:
     try:
         command = parse_command(delivery.body)
     except MalformedCommandError as fault:
-        return Refused(delivery, fault.reason, fault.detail, fault.id, fault.node, fault.kind)
+        return Refused(
+            delivery=delivery,
+            reason=fault.reason,
+            detail=fault.detail,
+            command=fault.id,
+            node=fault.node,
+            kind=fault.kind,
+        )
     item = Item(command, fingerprint(command), delivery, reply=reply_of(delivery))
     shard = shard_of(command.node, shards)
     if shard != delivery.shard:
         detail = f"node {command.node} belongs to {command_queue(shard)}, not to {command_queue(delivery.shard)}"
-        return Refused(delivery, "misrouted", detail, command.id, command.node, command.kind, item)
+        return Refused(
+            delivery=delivery,
+            reason="misrouted",
+            detail=detail,
+            command=command.id,
+            node=command.node,
+            kind=command.kind,
+            item=item,
+        )
     return item
 
 

@@ -182,6 +182,20 @@ def messages(rendered: Rendered, command: str, reply: Reply) -> Iterator[Outgoin
     body = rendered.text.encode()
     key = outcome_key(rendered.kind, rendered.status, rendered.node)
     headers = _UNTRACED if reply.traceparent is None else {TRACEPARENT: reply.traceparent}
-    yield Outgoing(OUTCOME_EXCHANGE, key, body, command, reply.correlation_id, headers)
+    yield Outgoing(
+        exchange=OUTCOME_EXCHANGE,
+        routing_key=key,
+        body=body,
+        message_id=command,
+        correlation_id=reply.correlation_id,
+        headers=headers,
+    )
     if reply.to is not None and not reply.to.startswith("nodeledger."):
-        yield Outgoing("", reply.to, body, command, reply.correlation_id, headers)
+        yield Outgoing(
+            exchange="",
+            routing_key=reply.to,
+            body=body,
+            message_id=command,
+            correlation_id=reply.correlation_id,
+            headers=headers,
+        )

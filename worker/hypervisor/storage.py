@@ -68,7 +68,15 @@ def parse_pool(text: str) -> StoragePool:
     told = "" if left is not None else f"<pool> {name[:64]} <available>: is no part of its capacity, and so not known"
     devices = tuple(path for device in pool.findall("source/device") if (path := device.get("path")))
     source = text_of(pool, "source/name") or (devices[0] if devices else None)
-    return StoragePool(kind, source, size, left, name, devices, (told,) if told else ())
+    return StoragePool(
+        type=kind,
+        source=source,
+        capacity_bytes=size,
+        available_bytes=left,
+        name=name,
+        devices=devices,
+        oddities=(told,) if told else (),
+    )
 
 
 def _available(element: Element, size: int) -> int | None:

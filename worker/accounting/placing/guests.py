@@ -104,14 +104,14 @@ def guest_of(resources: Resources, topology: Topology) -> Guest | list[Reason] |
         return [refusal("invalid_request", error, resource="topology.cells")]
     networks = topology.networks
     return Guest(
-        cells,
-        policy,
-        topology.thread_policy,
-        topology.emulator_threads,
-        topology.page_size,
-        frozenset(networks.physnets) if networks else frozenset(),
-        networks.tunneled if networks else False,
-        explicit,
+        cells=cells,
+        policy=policy,
+        thread_policy=topology.thread_policy,
+        emulator_threads=topology.emulator_threads,
+        page_size=topology.page_size,
+        physnets=frozenset(networks.physnets) if networks else frozenset(),
+        tunneled=networks.tunneled if networks else False,
+        explicit=explicit,
     )
 
 

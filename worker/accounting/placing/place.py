@@ -237,7 +237,7 @@ def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest],
         stock = catalog.stock(occupancy.held, occupancy.used)
     assortment = Assortment(catalog, stock, [want.allowed for want in wants], work)
     kept = [kept_offers(catalog, former, request.name) for request in requests]
-    return Demand(catalog, stock, wants, kept, assortment, work)
+    return Demand(catalog=catalog, stock=stock, wants=wants, kept=kept, assortment=assortment, work=work)
 
 
 def _devices_anywhere(demand: Demand, occupancy: Occupancy) -> Layout | list[Reason]:

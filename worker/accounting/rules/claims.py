@@ -105,7 +105,14 @@ def claimed(
 ) -> Instance:
     """The instance as it is once the claim is applied."""
     lease = None if command.lease_seconds is None else now + timedelta(seconds=command.lease_seconds)
-    holding = Holding(node, "active", request_of(member), placement, now, lease)
+    holding = Holding(
+        node=node,
+        role="active",
+        request=request_of(member),
+        placement=placement,
+        claimed_at=now,
+        lease_expires_at=lease,
+    )
     before = view.instances.get(member.instance)
     if before is None:
         return Instance(

@@ -81,7 +81,14 @@ def _both(
 ) -> Instance:
     """The instance with both sides of its move held."""
     lease = None if command.lease_seconds is None else now + timedelta(seconds=command.lease_seconds)
-    new = Holding(destination, "move_destination", request_of(shape), placement, now, lease)
+    new = Holding(
+        node=destination,
+        role="move_destination",
+        request=request_of(shape),
+        placement=placement,
+        claimed_at=now,
+        lease_expires_at=lease,
+    )
     old = tuple(replace(holding, role="move_source") for holding in instance.holdings)
     kind = command.kind if isinstance(command, Resize) else command.reason
     return replace(instance, holdings=(*old, new), move=kind)
