@@ -114,12 +114,18 @@ class _Search:
             return False
         candidates = (self.rows[guest] & ~taken) >> floor << floor
         tried: set[object] = set()
+        first: int | None = None
         while candidates:
             low = candidates & -candidates
             candidates ^= low
             self.work.spend(1 + len(self.kinds) // 8)
-            if not self._new(low.bit_length() - 1, tried):
-                continue
+            if first is None:
+                first = low.bit_length() - 1  # what it is like matters only once another one is looked at
+            else:
+                if not tried:
+                    tried.add(self._key(first))
+                if not self._new(low.bit_length() - 1, tried):
+                    continue
             if not self._promising(guest, low, taken):
                 continue
             chosen.append(low.bit_length() - 1)
@@ -133,12 +139,16 @@ class _Search:
         """Whether no host cell like this one was tried at this point."""
         if self.surroundings is None:
             return True
-        fits = tuple(row >> position & 1 for row in self.kinds)
-        key = (fits, self.surroundings.alike(position))
+        key = self._key(position)
         if key in tried:
             return False
         tried.add(key)
         return True
+
+    def _key(self, position: int) -> object:
+        """What is equal for host cells that are alike to this guest."""
+        fits = tuple(row >> position & 1 for row in self.kinds)
+        return fits, None if self.surroundings is None else self.surroundings.alike(position)
 
     def _promising(self, guest: int, low: int, taken: int) -> bool:
         """Whether the rest could still be arranged once ``guest`` takes the host cell ``low``."""
