@@ -121,11 +121,8 @@ class _Search:
             self.work.spend(1 + len(self.kinds) // 8)
             if first is None:
                 first = low.bit_length() - 1  # what it is like matters only once another one is looked at
-            else:
-                if not tried:
-                    tried.add(self._key(first))
-                if not self._new(low.bit_length() - 1, tried):
-                    continue
+            elif not self._new(low.bit_length() - 1, first, tried):
+                continue
             if not self._promising(guest, low, taken):
                 continue
             chosen.append(low.bit_length() - 1)
@@ -135,20 +132,21 @@ class _Search:
         self.failed.add(state)
         return False
 
-    def _new(self, position: int, tried: set[object]) -> bool:
-        """Whether no host cell like this one was tried at this point."""
+    def _new(self, position: int, first: int, tried: set[object]) -> bool:
+        """Whether no host cell like this one was tried at this point, ``first`` before all others."""
         if self.surroundings is None:
             return True
-        key = self._key(position)
+        if not tried:
+            tried.add(self._key(first, self.surroundings))
+        key = self._key(position, self.surroundings)
         if key in tried:
             return False
         tried.add(key)
         return True
 
-    def _key(self, position: int) -> object:
+    def _key(self, position: int, surroundings: Surroundings) -> object:
         """What is equal for host cells that are alike to this guest."""
-        fits = tuple(row >> position & 1 for row in self.kinds)
-        return fits, None if self.surroundings is None else self.surroundings.alike(position)
+        return tuple(row >> position & 1 for row in self.kinds), surroundings.alike(position)
 
     def _promising(self, guest: int, low: int, taken: int) -> bool:
         """Whether the rest could still be arranged once ``guest`` takes the host cell ``low``."""
