@@ -149,8 +149,10 @@ async def test_letters_that_cannot_be_stored_at_all_delay_nobody_and_stay_in_the
         await kept.until(lambda: len(kept.letters) == 150 - len(stuck))
         assert kept.letters == [letter(number) for number in range(150) if number not in stuck]
     async with taker(vhost.url, archiving=True) as successor:
-        await successor.until(lambda: len(successor.letters) == len(stuck))
-        assert [one.body for one in successor.letters] == [letter(number).body for number in sorted(stuck)]
+        left = [letter(number).body for number in sorted(stuck)]
+        # Acknowledgements under way as a connection closes may be lost, and what they were for comes again.
+        await successor.until(lambda: {one.body for one in successor.letters} >= set(left))
+        assert [one.body for one in successor.letters if one.body in left] == left
 
 
 async def test_an_archive_that_is_away_is_told_until_letters_get_through(vhost: Vhost) -> None:

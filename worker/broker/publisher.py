@@ -145,16 +145,17 @@ class _ConfirmChannel:
         largest = max((len(batch.message(number).body) for number, batch in self._open.items()), default=0)
         return int(told[1]) if told[1] else max(0, largest - 1)
 
-    def give_up(self, batch: _Batch) -> None:
-        """Wait no longer for a batch.
+    def give_up(self, batch: _Batch, *, late: bool) -> None:
+        """Wait no longer for a batch: what the broker has not answered for may or may not have arrived.
 
-        What the broker has not answered for, though it has for what was sent
-        later, is held up by its own queue alone: that is as good as refused.
+        Where the answer is ``late``, though what was sent later has been answered
+        for, a message is held up by its own queue alone: that is as good as refused.
         """
         for number in range(batch.first, batch.first + len(batch.messages)):
             if self._open.pop(number, None) is not None:
-                (batch.refused if number < self._answered else batch.unanswered).append(batch.message(number))
-        batch.fail("no answer in time")
+                held_up = late and number < self._answered
+                (batch.refused if held_up else batch.unanswered).append(batch.message(number))
+        batch.fail("nobody waits for the answer any more")
         self._room.set()
 
     def _on_confirm(self, number: int, multiple: bool, taken: bool) -> None:  # noqa: FBT001 - as it came off the wire
@@ -223,6 +224,7 @@ class Publisher:
             failure.too_large += [message for message in wanted if len(message.body) > self._largest]
             wanted = [message for message in wanted if len(message.body) <= self._largest]
         batches: list[_Batch] = []
+        late = False
         try:
             async with asyncio.timeout(self._confirm_seconds):
                 await self._send(wanted, batches)
@@ -230,10 +232,11 @@ class Publisher:
                     await batch.done
         except TimeoutError:
             failure.detail = self._why_late()
-            for batch in batches:
-                batch.channel.give_up(batch)
+            late = True
         except BrokerUnavailable as error:
             failure.detail = str(error)
+        for batch in batches:
+            batch.channel.give_up(batch, late=late)
         self._conclude(wanted, batches, failure)
 
     async def _send(self, messages: Sequence[Outgoing], batches: list[_Batch]) -> None:
