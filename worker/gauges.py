@@ -25,10 +25,16 @@ def show(metrics: Metrics, lanes: Lanes, engine: Engine, broker: RabbitBroker, h
     metrics.database_up.set_function(lambda: not engine.problems)
     metrics.hypervisor_calls_stuck.set_function(lambda: hypervisors.stuck_calls)
     metrics.hypervisors_unreachable.set_function(lambda: hypervisors.unreachable_nodes)
-    metrics.shards_held.set_function(lambda: len(broker.state.active_shards))
+    metrics.shards_held.set_function(lambda: _held(engine, broker))
     metrics.broker_blocked.set_function(lambda: broker.state.blocked is not None)
     counts = broker.consumer.counts
     metrics.follow("broker_connects", "Connections to the broker opened.", lambda: broker.connects)
     metrics.follow("commands_received", "Messages taken from command queues.", lambda: counts.delivered)
     metrics.follow("commands_redelivered", "Messages the broker had delivered before.", lambda: counts.redelivered)
     metrics.follow("stale_acknowledgements", "Times a channel was gone when it was settled.", lambda: counts.stale)
+
+
+def _held(engine: Engine, broker: RabbitBroker) -> int:
+    """How many of the worker's own shards the broker has it in line for, where nobody else stays before it."""
+    state = broker.state
+    return len(engine.shards - state.waiting_shards) if state.consuming else 0

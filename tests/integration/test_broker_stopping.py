@@ -64,7 +64,7 @@ async def one(url: str, moment: int) -> str | None:
         services = [
             asyncio.create_task(service)
             for service in (
-                keep_share(Moving(), cast(Broker, broker), UUID(int=1), _SHARDS, lambda _trouble: None),
+                keep_share(Moving(), cast(Broker, broker), UUID(int=1), _SHARDS, _tell, _tell),
                 again_and_again(lambda: broker.publish([Outgoing("", "nobody", b"{}")])),
                 again_and_again(lambda: broker.dead_letter([DeadLetter(b"x", "malformed", "")])),
             )
@@ -98,6 +98,9 @@ async def _closing(drain: Awaitable[None], close: Awaitable[None], moment: int) 
 
 
 async def _forget(_letters: object) -> None: ...
+
+
+def _tell(_news: object) -> None: ...
 
 
 @pytest.mark.timeout(300)

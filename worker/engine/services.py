@@ -92,6 +92,8 @@ class Engine:
         ]
         self._asking: set[asyncio.Task[None]] = set()
         self._down: str | None = None
+        self.shards: frozenset[int] = frozenset()
+        """The shards that are this worker's share, whether or not anything comes over them."""
         intake.dead_letter_with(self._dead_letters)
 
     @property
@@ -154,11 +156,14 @@ class Engine:
             self._outbox.sweep(),
             attendant.run(),
             self._leases.run(),
-            keep_share(self._pool, self._broker, options.worker, options.shards, self._hear_of_database),
+            keep_share(self._pool, self._broker, options.worker, options.shards, self._hear_of_database, self._own),
         ]
 
     def _hear_of_database(self, trouble: str | None) -> None:
         self._down = trouble
+
+    def _own(self, shards: frozenset[int]) -> None:
+        self.shards = shards
 
     def _hand_on(self, result: Result) -> None:
         """What follows a commit: acknowledge, publish, dead-letter, ask."""

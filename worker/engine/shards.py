@@ -36,6 +36,7 @@ async def keep_share(
     worker: UUID,
     shards: int,
     tell: Callable[[str | None], None],
+    own: Callable[[frozenset[int]], None],
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Stay in the pool, and queue up behind the owner of each shard that is another's, forever.
@@ -44,7 +45,8 @@ async def keep_share(
     owner, everyone else steps behind it, which leaves it first. A worker joins
     only once it stands in line itself; one that is served a shard of another's
     all the same, since the broker came back in between, steps behind again.
-    ``tell`` hears each time whether the database answers, also of an idle worker.
+    ``tell`` hears each time whether the database answers, also of an idle worker,
+    and ``own`` which shards are this worker's.
     """
     loop = asyncio.get_running_loop()
     owners: dict[int, UUID] = {}
@@ -57,6 +59,7 @@ async def keep_share(
             tell(None)
             served = {shard for shard in broker.served() if stepped.get(shard, 0.0) < loop.time() - _PATIENCE_SECONDS}
             others = {shard for shard, owner in now.items() if owner != worker}
+            own(frozenset(now.keys() - others))
             behind = {shard for shard in others if owners.get(shard) != now[shard]} | (others & served)
             owners = now
             if behind:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from typing import TYPE_CHECKING, Final, Protocol
+from itertools import product
+from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from schemas.commands import KINDS
+from schemas.outcomes import DeadReason, ReasonCode, Status
 from worker.telemetry.histogram import BatchHistogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+RetryCause = Literal["conflict", "failure"]
 _SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
@@ -57,9 +69,11 @@ class Metrics:
     Methods are for the hot path and take a whole batch. Everything else is
     counted on the public metric itself. A gauge that costs something to know is
     given a function (``set_function``), which is called when the page is read.
+    Counters with labels are there with 0 from the start, since a rate sees no first time.
     """
 
     def __init__(self, version: str = "") -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library types most of itself
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -70,13 +84,13 @@ class Metrics:
 
     def _command_path(self) -> None:
         self.duplicates = self._counter("commands_duplicate", "Commands whose id had been answered before.")
-        self.outcomes = self._counter("outcomes", "Outcomes committed.", "kind", "status")
-        self.rejections = self._counter("rejections", "Reasons of rejected commands.", "code")
-        self.dead = self._counter("commands_dead", "Messages put into the dead letters.", "reason")
+        self.outcomes = self._counter("outcomes", "Outcomes committed.", kind=sorted(KINDS), status=get_args(Status))
+        self.rejections = self._counter("rejections", "Reasons of rejected commands.", code=get_args(ReasonCode))
+        self.dead = self._counter("commands_dead", "Messages put into the dead letters.", reason=get_args(DeadReason))
         self.batch_commands = self._batches("batch_commands", "Commands in one transaction.", _SIZES)
         self.batch_nodes = self._batches("batch_nodes", "Nodes in one transaction.", _SIZES)
         self.commit_seconds = self._batches("commit_seconds", "Duration of one transaction.", _SECONDS)
-        self.batch_retries = self._counter("batch_retries", "Batches run again.", "cause")
+        self.batch_retries = self._counter("batch_retries", "Batches run again.", cause=get_args(RetryCause))
         self.to_commit_seconds = self._batches("receipt_to_commit_seconds", "From receipt to commit.", _SECONDS)
         self.to_outcome_seconds = self._batches(
             "receipt_to_outcome_seconds", "From receipt to the broker's confirm of the outcome.", _SECONDS
@@ -97,7 +111,7 @@ class Metrics:
         self.outbox_swept = self._counter("outbox_swept", "Outcomes published by the sweeper.")
         self.parked = self._gauge("parked_commands", "Commands waiting for their hypervisor, of all workers.")
         self.parked_nodes = self._gauge("parked_nodes", "Nodes with such commands, of all workers.")
-        self.drift = self._counter("drift", "Differences an audit found.", "kind")
+        self.drift = self._counter("drift", "Differences an audit found.", kind=())
         self.archived = self._counter("dead_letters_archived", "Dead letters moved from the queue to the database.")
 
     def _servers(self) -> None:
@@ -110,7 +124,9 @@ class Metrics:
         )
         self.hypervisors_unreachable = self._gauge("hypervisors_unreachable", "Nodes whose hypervisor does not answer.")
         self.hypervisor_calls_stuck = self._gauge("hypervisor_calls_stuck", "Calls past their deadline still running.")
-        self.shards_held = self._gauge("shards_held", "Shards this worker is the active consumer of.")
+        self.shards_held = self._gauge(
+            "shards_held", "Shards this worker serves, busy or idle; the sum over workers is all of them."
+        )
         self.broker_blocked = self._gauge("broker_blocked", "1 while the broker takes no messages from us.")
         self.database_losses = self._counter("database_losses", "Times the database did not answer.")
         self.database_up = self._gauge("database_up", "1 while the database answers.")
@@ -129,7 +145,7 @@ class Metrics:
         codes: Tally[str] = Tally()
         for answer in answers:
             outcomes[answer.kind, answer.status] += 1
-            if answer.codes:
+            if answer.codes and answer.status == "rejected":
                 codes.update(answer.codes)
         for (kind, status), count in outcomes.items():
             self.outcomes.labels(kind, status).inc(count)
@@ -154,8 +170,11 @@ class Metrics:
         """Count one call to a hypervisor; ``result`` is ``ok``, ``failed``, ``deadline`` or ``refused``."""
         self.hypervisor_seconds.labels(call, result).observe(seconds)
 
-    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
-        return Counter(f"nodeledger_{name}", documentation, labels, registry=self.registry)
+    def _counter(self, name: str, documentation: str, **labels: Sequence[str]) -> Counter:
+        counter = Counter(f"nodeledger_{name}", documentation, tuple(labels), registry=self.registry)
+        for values in product(*labels.values()) if labels else ():
+            counter.labels(*values)
+        return counter
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(f"nodeledger_{name}", documentation, labels, registry=self.registry)

@@ -260,10 +260,12 @@ class Sharing:
     def __init__(self, owners: dict[int, UUID]) -> None:
         self.members, self.broker, self.rounds = Members(owners), Broker(), Rounds()
         self.told: list[str | None] = []
+        self.own: list[frozenset[int]] = []
 
     def run(self) -> Any:
+        count = len(self.members.owners)
         return keep_share(
-            self.members, port(self.broker), ME, len(self.members.owners), self.told.append, self.rounds.pause
+            self.members, port(self.broker), ME, count, self.told.append, self.own.append, self.rounds.pause
         )
 
 
@@ -275,6 +277,7 @@ async def test_a_worker_steps_behind_each_other_owner_once() -> None:
         scene.members.owners = {0: OTHER, 1: ME, 2: OTHER}
         await scene.rounds.round()
     assert scene.broker.yielded == [{1, 2}, {0}]
+    assert [scene.own[0], scene.own[-1]] == [frozenset({0}), frozenset({1})]
 
 
 async def test_a_worker_that_is_served_a_shard_of_anothers_steps_behind_again_after_a_while(

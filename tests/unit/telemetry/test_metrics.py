@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
+from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from schemas.commands import KINDS
+from schemas.outcomes import DeadReason, ReasonCode, Status
 from worker.telemetry.histogram import BatchHistogram
 from worker.telemetry.metrics import Metrics
 
@@ -44,6 +48,25 @@ def test_a_batch_is_counted_by_kind_status_and_code() -> None:
     assert value(metrics, "receipt_to_commit_seconds_bucket", le="60.0") == 2
     assert value(metrics, "outcomes_published_total") == 2
     assert value(metrics, "info", version="1.2.3") == 1
+
+
+def test_what_only_waits_is_no_rejection() -> None:
+    metrics = Metrics()
+    metrics.committed([Answer("claim", "parked", ("hypervisor_unreachable",))], nodes=1, seconds=0.004, ages=[0.001])
+    assert value(metrics, "rejections_total", code="hypervisor_unreachable") == 0
+    assert value(metrics, "outcomes_total", kind="claim", status="parked") == 1
+
+
+def test_what_has_never_happened_is_told_as_0() -> None:
+    metrics = Metrics()
+    assert {value(metrics, "rejections_total", code=code) for code in get_args(ReasonCode)} == {0}
+    assert {value(metrics, "commands_dead_total", reason=reason) for reason in get_args(DeadReason)} == {0}
+    outcomes = product(KINDS, get_args(Status))
+    assert {value(metrics, "outcomes_total", kind=kind, status=status) for kind, status in outcomes} == {0}
+
+
+def test_no_series_tells_when_another_was_made() -> None:
+    assert "_created" not in generate_latest(Metrics().registry).decode()
 
 
 def test_two_workers_in_one_process_count_apart() -> None:
