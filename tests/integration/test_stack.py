@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -163,3 +164,29 @@ async def test_each_test_has_a_database_and_a_virtual_host_of_its_own(
     async with connection:
         queue = await (await connection.channel()).declare_queue("mine")
         assert queue.declaration_result.message_count == 0
+
+
+def test_a_database_that_cannot_start_is_told_with_the_end_of_its_log(own_stack: Stack) -> None:
+    own_stack.postgres.stop()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", own_stack.postgres.port))
+        taken.listen()
+        with pytest.raises(StackError, match=r"(?s)postgres\.log.*Address already in use"):
+            own_stack.postgres.start()
+    own_stack.postgres.start()
+
+
+def test_an_environment_that_is_another_checkouts_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    project = Path(__file__).parents[2]
+    checkout, other = tmp_path / "checkout", tmp_path / "other"
+    (checkout / "deploy" / "lib").mkdir(parents=True)
+    other.mkdir()
+    (checkout / "deploy/lib/install.sh").write_bytes((project / "deploy/lib/install.sh").read_bytes())
+    (checkout / "uv.lock").write_text("")
+    (checkout / ".venv").symlink_to(other)
+    script = f". {checkout}/deploy/lib/install.sh && ensure_environment"
+    done = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert str(other) in done.stderr
+    assert not list(other.iterdir())
