@@ -168,7 +168,11 @@ async def _serve_status(
 ) -> None:
     server = StatusServer(metrics.registry, problems, names=settings.http_names)
     add_read_api(server.app, pool)
-    await server.start(settings.http_host, settings.http_port, settings.http_port_file)
+    try:
+        await server.start(settings.http_host, settings.http_port, settings.http_port_file)
+    except OSError as error:
+        where = f"{settings.http_host}:{settings.http_port}"
+        raise SettingsError(f"{variable('http_port')}: cannot listen on {where}: {error.strerror or error}") from None
     parts.push_async_callback(server.close)
 
 

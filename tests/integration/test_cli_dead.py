@@ -68,6 +68,16 @@ async def test_a_misrouted_command_is_replayed_to_its_own_shard_once(operator: S
     assert [one["verdict"] for one in previewed.document] == ["try", "try"]
     assert len(await letters(operator, 2)) == 2, "a dry run changes nothing"
 
+    for options, count in (["--node", "cn-1"], 1), (["--kind", "resize"], 0), (["--group", str(found[0]["id"])], 1):
+        assert len((await operator.run("dead", "list", "--groups", *options, "--json")).document) == count
+
+    told = await operator.run("dead", "discard", "--all", "--dry-run", "--json")
+    assert [one["id"] for one in told.document] == [one["id"] for one in found]
+    assert (await operator.run("dead", "discard", "--all", "--json")).document == {"discarded": 2}
+    skipped = await operator.run("dead", "replay", str(found[0]["id"]))
+    assert (skipped.status, "dead reopen" in skipped.err) == (1, True), skipped.err
+    assert (await operator.run("dead", "reopen", "--all", "--json")).document == {"reopened": 2}
+
     replayed = await operator.run("dead", "replay", "--reason", "misrouted", "--rate", "50", "--actor", "ann")
     assert (replayed.status, "2 replayed" in replayed.err) == (0, True), replayed.err
     again = await operator.run("dead", "replay", "--all")

@@ -49,6 +49,11 @@ async def test_the_past_of_a_node_an_instance_and_a_project_is_told_and_billed(
     stored = (await operator.run("node", "show", "cn-1", "--json")).document
     assert now["used"] == stored["counters"]
 
+    for node, moment in (("nobody", deleted), ("cn-1", "2001-01-01")):
+        refused = await operator.run("node", "show", node, "--at", moment)
+        assert (refused.status, "there was no node" in refused.err) == (2, True), refused.err
+    assert len(await lines("--node", "cn-1", "--since", "1h")) == 4
+
     until = (datetime.fromisoformat(deleted) + timedelta(hours=1)).isoformat()
     bill = (await operator.run("usage", "--project", "acme", "--since", claimed, "--until", until, "--json")).document
     small = datetime.fromisoformat(resized) - datetime.fromisoformat(claimed)
@@ -56,3 +61,4 @@ async def test_the_past_of_a_node_an_instance_and_a_project_is_told_and_billed(
     exact = (2 * small + 4 * large) // timedelta(microseconds=1)
     billed = {row["resource"]: Decimal(str(row["amount_seconds"])) for row in bill}
     assert billed["vcpus"] == Decimal(exact) / 1_000_000
+    assert all(len(str(row["amount_hours"]).partition(".")[2]) <= 3 for row in bill)

@@ -96,7 +96,7 @@ async def test_letters_are_grouped_by_cause(connection: Connection) -> None:
         ]
         + [letter(b"x")],
     )
-    found = await groups(connection)
+    found = await groups(connection, LetterFilter())
     assert [(group.reason, group.letters, group.nodes) for group in found] == [("malformed", 5, 2), ("poison", 1, 0)]
     of_group = LetterFilter(group=found[0].fingerprint)
     assert len(await select(connection, of_group)) == 5

@@ -156,7 +156,7 @@ class PostgresModelLedger:
         return cast(list[str], self._run(collect()))
 
     def node_at(self, node: str, at: datetime) -> PastNode:
-        return cast(PastNode, self._run(self._reading(node_at, node, at)))
+        return cast(PastNode | None, self._run(self._reading(node_at, node, at))) or PastNode(node, at, {}, {})
 
     def use_over_time(self, project: str, since: datetime, until: datetime) -> dict[str, Any]:
         return cast(dict[str, Any], self._run(self._reading(use_over_time, project, since, until)))

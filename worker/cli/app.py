@@ -89,7 +89,7 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say to it
-        return errors.FINDING
+        return errors.OK
     except (KeyboardInterrupt, typer.Abort):
         return errors.INTERRUPTED
     except Exception as error:  # whatever it is, it is told in one line

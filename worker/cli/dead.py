@@ -21,7 +21,7 @@ from worker.servers import broker, writing
 if TYPE_CHECKING:
     import asyncpg
 
-    from worker.ledger.dead_letters import Letter, LetterFilter
+    from worker.ledger.dead_letters import Letter, LetterFilter, LetterState
     from worker.operations.replay import Forecast
 
 app = typer.Typer(help="List, show, replay, edit and discard dead letters.")
@@ -41,6 +41,10 @@ FileOption = Annotated[str | None, typer.Option("--file", help="The whole comman
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
 
 _LETTER_COLUMNS: Final = "#id reason node kind command state #attempts:times first_seen detail"
+_WHY_NOT_MET: Final[dict[str | None, str]] = {
+    None: "there is no such letter",
+    "discarded": "it was discarded; `nodeledger dead reopen` takes that back",
+}
 _GROUP_COLUMNS: Final = "#letters #nodes reason #example first_seen last_seen fingerprint:group"
 
 
@@ -56,10 +60,11 @@ def list_(
     as_json: console.JsonFlag = False,
 ) -> None:
     """List dead letters in the order they came, or their causes."""
+    selection = _Selection(None, reason, node, kind, group)
     if groups:
-        run(_list_groups(settled=settled, as_json=as_json))
+        run(_list_groups(selection, settled=settled, as_json=as_json))
     else:
-        run(_list(_Selection(None, reason, node, kind, group), settled=settled, limit=limit, as_json=as_json))
+        run(_list(selection, settled=settled, limit=limit, as_json=as_json))
 
 
 @app.command()
@@ -88,7 +93,8 @@ def replay(
     """Send letters again, in order, to the shards their nodes have today.
 
     Letters that would only come back are left where they are; exit status 1
-    if that befell one given by its number, or if there is none of that number.
+    if that befell one given by its number, if it was discarded, or if there is
+    none of that number.
     """
     selection = _Selection(ids, reason, node, kind, group)
     selection.insist(everything=everything)
@@ -105,14 +111,40 @@ def discard(
     kind: Kind = None,
     group: Group = None,
     everything: Everything = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the letters that would be given up.")] = False,
     actor: Actor = None,
     as_json: console.JsonFlag = False,
 ) -> None:
-    """Give letters up: they are kept until their retention ends, and neither listed nor replayed."""
+    """Give letters up: they are kept until their retention ends, and neither listed nor replayed.
+
+    ``dead reopen`` takes it back.
+    """
     selection = _Selection(ids, reason, node, kind, group)
     selection.insist(everything=everything)
+    if dry_run:
+        run(_list(selection, settled=False, limit=None, as_json=as_json))
+        return
     discarded, known = run(_discard(selection, actor or whoami()))
     console.print_document({"discarded": discarded}, as_json=as_json)
+    raise typer.Exit(FINDING if ids and known < len(set(ids)) else OK)
+
+
+@app.command()
+def reopen(
+    ids: Ids = None,
+    reason: Reason = None,
+    node: Node = None,
+    kind: Kind = None,
+    group: Group = None,
+    everything: Annotated[bool, typer.Option("--all", help="All letters that were discarded.")] = False,
+    actor: Actor = None,
+    as_json: console.JsonFlag = False,
+) -> None:
+    """Take back that letters were discarded: they are open again, to be listed and replayed."""
+    selection = _Selection(ids, reason, node, kind, group)
+    selection.insist(everything=everything)
+    reopened, known = run(_reopen(selection, actor or whoami()))
+    console.print_document({"reopened": reopened}, as_json=as_json)
     raise typer.Exit(FINDING if ids and known < len(set(ids)) else OK)
 
 
@@ -161,8 +193,13 @@ class _Selection:
         if not (self.ids or self._reason or self._node or self._kind or self._group or everything):
             raise UsageError("say which letters: their numbers, --reason, --node, --kind, --group or --all")
 
-    async def filter(self, pool: asyncpg.Pool, *, settled: bool = False) -> LetterFilter:
-        """The filter; a group may be named by one of its letters."""
+    async def filter(
+        self, pool: asyncpg.Pool, *, settled: bool = False, states: tuple[LetterState, ...] | None = None
+    ) -> LetterFilter:
+        """The filter, of letters in these states or else of all that are (also) settled.
+
+        A group may be named by one of its letters.
+        """
         from worker.ledger import dead_letters
 
         group = self._group
@@ -172,14 +209,15 @@ class _Selection:
             if example is None:
                 raise OperationError(f"there is no letter {group} to name a group")
             group = example.fingerprint
-        states = None if settled else dead_letters.UNSETTLED
+        if states is None and not settled:
+            states = dead_letters.UNSETTLED
         return dead_letters.LetterFilter(
             ids=self.ids, states=states, reason=self._reason, node=self._node, kind=self._kind, group=group
         )
 
 
 class _Replaying:
-    """One run of ``dead replay``; ``left`` letters would only come back, ``missing`` ones do not exist."""
+    """One run of ``dead replay``; ``left`` letters would only come back, ``missing`` ones cannot be sent."""
 
     def __init__(self, selection: _Selection, *, again: bool, as_json: bool) -> None:
         self._selection = selection
@@ -243,28 +281,32 @@ class _Replaying:
         if not unmet:
             return
         for id_, state in (await states(pool, unmet)).items():
-            self.missing += state is None
-            why = "there is no such letter" if state is None else f"skipped, it is {state} already"
-            console.note(f"{id_}: {why}")
+            self.missing += state in {None, "discarded"}
+            console.note(f"{id_}: {_WHY_NOT_MET.get(state, f'skipped, it is {state} already')}")
 
 
-async def _list(selection: _Selection, *, settled: bool, limit: int, as_json: bool) -> None:
+async def _list(selection: _Selection, *, settled: bool, limit: int | None, as_json: bool) -> None:
     from worker.ledger import dead_letters
 
     async with writing() as pool:
         which = await selection.filter(pool, settled=settled)
-        async with pool.acquire() as connection:
-            found = await dead_letters.select(connection, which, limit=limit)
+        found: list[Letter] = []
+        async for letter in dead_letters.walk(pool, which):
+            found.append(letter)
+            if len(found) == limit:
+                break
     console.print_rows((_listed(letter) for letter in found), _LETTER_COLUMNS, as_json=as_json)
     if len(found) == limit:
         console.note(f"the first {limit}; --limit shows more")
 
 
-async def _list_groups(*, settled: bool, as_json: bool) -> None:
+async def _list_groups(selection: _Selection, *, settled: bool, as_json: bool) -> None:
     from worker.ledger import dead_letters
 
-    async with writing() as pool, pool.acquire() as connection:
-        found = await dead_letters.groups(connection, None if settled else dead_letters.UNSETTLED)
+    async with writing() as pool:
+        which = await selection.filter(pool, settled=settled)
+        async with pool.acquire() as connection:
+            found = await dead_letters.groups(connection, which)
     console.print_rows((asdict(group) for group in found), _GROUP_COLUMNS, as_json=as_json)
 
 
@@ -299,3 +341,10 @@ async def _discard(selection: _Selection, actor: str) -> tuple[int, int]:
 
     async with writing() as pool:
         return await discard(pool, await selection.filter(pool, settled=selection.ids is not None), actor=actor)
+
+
+async def _reopen(selection: _Selection, actor: str) -> tuple[int, int]:
+    from worker.operations.discarding import reopen
+
+    async with writing() as pool:
+        return await reopen(pool, await selection.filter(pool, states=("discarded",)), actor=actor)

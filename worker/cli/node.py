@@ -83,7 +83,10 @@ async def _past(name: str, at: datetime) -> PastNode:
     from worker.ledger.history import node_at
 
     async with reading() as pool, pool.acquire() as connection:
-        return await node_at(connection, name, at)
+        past = await node_at(connection, name, at)
+    if past is None:
+        raise OperationError(f"there was no node {name!r} at {at.isoformat()}, as far as the ledger knows")
+    return past
 
 
 def _summary(node: Node) -> dict[str, object]:

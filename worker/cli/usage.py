@@ -16,6 +16,8 @@ from worker.errors import OperationError, UsageError
 from worker.servers import reading
 
 _HOUR_SECONDS = 3600
+# Of hours, for people: whoever bills reckons with the exact seconds.
+_HOUR_DIGITS = 3
 
 
 def usage(
@@ -69,7 +71,7 @@ async def _hours(project: str, since: datetime, until: datetime) -> list[dict[st
             "project": project,
             "resource": resource,
             "amount_seconds": seconds,
-            "amount_hours": seconds / Decimal(_HOUR_SECONDS),
+            "amount_hours": round(seconds / Decimal(_HOUR_SECONDS), _HOUR_DIGITS),
         }
         for resource, seconds in found.items()
     ]

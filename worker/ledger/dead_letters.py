@@ -142,9 +142,17 @@ async def actions(connection: Connection, letter: int) -> list[LetterAction]:
     return [LetterAction(**row) for row in await connection.fetch(statement("dead_letter_actions"), letter)]
 
 
-async def groups(connection: Connection, states: tuple[LetterState, ...] | None = UNSETTLED) -> list[LetterGroup]:
-    """Letters by cause, the most frequent first."""
-    return [LetterGroup(**row) for row in await connection.fetch(statement("dead_letter_groups"), states)]
+async def groups(connection: Connection, which: LetterFilter) -> list[LetterGroup]:
+    """Letters of a filter (its ``ids`` left aside) by cause, the most frequent first."""
+    grouped = bound(
+        "dead_letter_groups",
+        states=which.states,
+        reason=which.reason,
+        node=which.node,
+        kind=which.kind,
+        group=which.group,
+    )
+    return [LetterGroup(**row) for row in await connection.fetch(*grouped)]
 
 
 async def mark(

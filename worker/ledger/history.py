@@ -96,9 +96,11 @@ async def history(
     return [_line(row) for row in rows]
 
 
-async def node_at(connection: Connection, node: str, at: datetime) -> PastNode:
-    """A node's use and who held what at a moment; a node that nobody used then is empty."""
+async def node_at(connection: Connection, node: str, at: datetime) -> PastNode | None:
+    """A node's use and who held what at a moment; ``None`` if there was no such node, as far as is known."""
     rows = await connection.fetch(statement("history_of_node_until"), node, at)
+    if not rows and not await connection.fetchval(statement("history_begun"), node, at):
+        return None
     holdings = {row["instance"]: PastHolding(from_json(row["charge"]), row["pins"], row["devices"]) for row in rows}
     used: dict[str, int] = {}
     for holding in holdings.values():

@@ -1,4 +1,4 @@
-"""Giving dead letters up, and saying why letters that were named are not met."""
+"""Giving dead letters up and taking that back, and saying why letters that were named are not met."""
 
 from __future__ import annotations
 
@@ -19,13 +19,24 @@ _TOGETHER: Final = 1000
 
 async def discard(pool: asyncpg.Pool, which: LetterFilter, *, actor: str) -> tuple[int, int]:
     """Discard letters; how many were, and how many of those meant there are in any state of the filter."""
-    discarded = 0
+    return await _mark(pool, which, "discarded", "discarded", actor)
+
+
+async def reopen(pool: asyncpg.Pool, which: LetterFilter, *, actor: str) -> tuple[int, int]:
+    """Open letters again that were discarded; how many were, and how many of those meant there are."""
+    return await _mark(pool, which, "open", "reopened", actor)
+
+
+async def _mark(
+    pool: asyncpg.Pool, which: LetterFilter, state: LetterState, action: str, actor: str
+) -> tuple[int, int]:
+    marked = 0
     letters = [letter.id async for letter in dead_letters.walk(pool, which)]
     for start in range(0, len(letters), _TOGETHER):
         async with pool.acquire() as connection:
             part = letters[start : start + _TOGETHER]
-            discarded += await dead_letters.mark(connection, part, "discarded", actor=actor)
-    return discarded, len(letters)
+            marked += await dead_letters.mark(connection, part, state, actor=actor, action=action)
+    return marked, len(letters)
 
 
 async def states(pool: asyncpg.Pool, letters: Sequence[int]) -> dict[int, LetterState | None]:

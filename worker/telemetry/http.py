@@ -44,6 +44,7 @@ class StatusServer:
         head_seconds: float = _HEAD_SECONDS,
     ) -> None:
         self.app: Final = web.Application(middlewares=[only_for(names)])
+        self.app.on_response_prepare.append(_nameless)
         self.app.add_routes(
             [
                 web.get("/livez", self._livez),
@@ -105,6 +106,11 @@ class StatusServer:
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(self._registry), headers={**_HEADERS, "Content-Type": content_type})
+
+
+async def _nameless(_request: web.Request, response: web.StreamResponse) -> None:
+    """Leave out what the server is called and its version: nobody needs it who means well."""
+    response.headers.pop("Server", None)
 
 
 def _write_whole(path: Path, text: str) -> None:

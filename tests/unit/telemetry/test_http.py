@@ -44,6 +44,7 @@ async def test_readiness_follows_the_problems_and_liveness_does_not(base: str, p
             assert (unready.status, await unready.json()) == (503, {"ready": False, "problems": problems})
         async with session.get(f"{base}/livez") as alive:
             assert alive.status == 200
+            assert "Server" not in alive.headers, "nobody needs to know whose and which version it is"
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
