@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from schemas.commands import KINDS, VERSION, Claim, InstanceCommand
 from schemas.routing import OUTCOME_EXCHANGE, outcome_key
@@ -46,6 +46,7 @@ class Document(TypedDict):
     command: UUID
     kind: str
     status: Status
+    sequence: int
     node: str
     instance: UUID | None
     at: datetime
@@ -114,6 +115,7 @@ def dead_answer(letter: DeadLetter, reply: Reply, now: datetime) -> list[Outgoin
         "command": letter.command,
         "kind": kind,
         "status": "dead",
+        "sequence": 0,
         "node": node,
         "instance": None,
         "at": now,
@@ -152,6 +154,7 @@ def _head(loaded: ReadSet, command: AnyCommand, node: str, status: Status) -> Do
         "command": command.id,
         "kind": command.kind,
         "status": status,
+        "sequence": _sequence(loaded, command),
         "node": node,
         "instance": command.instance if isinstance(command, InstanceCommand | Claim) else None,
         "at": loaded.now,
@@ -160,6 +163,18 @@ def _head(loaded: ReadSet, command: AnyCommand, node: str, status: Status) -> Do
         "usage": _usage(loaded.view, node),
         "reasons": [],
     }
+
+
+def _sequence(loaded: ReadSet, command: AnyCommand) -> int:
+    """The place of the next outcome among those of a command."""
+    known = loaded.known.get(command.id)
+    return 1 if known is None else sequence_of(known.outcome) + 1
+
+
+def sequence_of(outcome: str) -> int:
+    """The place of an outcome among those of its command; 1 of one that was stored before they were counted."""
+    found: int = from_json(outcome).get("sequence", 1)
+    return found
 
 
 def _usage(view: View, name: str) -> dict[str, dict[str, int]]:
