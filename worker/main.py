@@ -29,6 +29,7 @@ from worker.gauges import show
 from worker.housekeeping import keep_house_now_and_then
 from worker.hypervisor import Hypervisors
 from worker.ledger.dead_letters import store
+from worker.ledger.errors import repeated
 from worker.ledger.members import Members, agree_on_shards
 from worker.ledger.membership import LedgerMembership
 from worker.ledger.pool import connect_pool
@@ -144,8 +145,8 @@ def _tracing(settings: Settings, parts: contextlib.AsyncExitStack) -> Tracing:
 
 def _broker(settings: Settings, pool: asyncpg.Pool, intake: Intake, metrics: Metrics) -> RabbitBroker:
     async def archive(letters: Sequence[DeadLetter]) -> None:
-        async with available(), pool.acquire() as connection:
-            await store(connection, letters)
+        async with available():
+            await repeated(lambda: store(pool, letters))
         metrics.archived.inc(len(letters))
 
     return RabbitBroker(
