@@ -358,3 +358,14 @@ async def test_subscribers_are_told_only_what_is_surely_about_that_command(lette
         scene.outbox.answer_dead(letter, Delivery(0, b"", 9, None, False, 0.0, reply_to="sender"))
         await scene.broker.until(lambda: scene.broker.settled)
     assert scene.broker.taken == told
+
+
+async def test_the_sender_of_what_no_worker_had_is_found_in_its_letter() -> None:
+    scene = Scene({})
+    headers = {"x-nodeledger-reply-to": "sender", "x-nodeledger-correlation-id": "c"}
+    letter = DeadLetter(b"{}", "expired_in_queue", "no", UUID(int=1), "cn-1", "claim", headers, untold=True)
+    async with running(scene.outbox.publish()):
+        scene.outbox.answer_dead(letter)
+        await scene.broker.until(lambda: len(scene.broker.taken) == 2)
+    assert scene.broker.taken == ["claim.dead.cn-1", "sender"]
+    assert not scene.broker.settled
