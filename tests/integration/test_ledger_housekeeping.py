@@ -152,14 +152,16 @@ async def test_a_deleted_instance_is_remembered_while_a_dead_letter_could_claim_
 
 
 LONG_AGO = timedelta(days=31)
+BUILDS = "cn-9"
 IDLE = "SELECT id FROM nodeledger.instance WHERE idle_since IS NOT NULL"
 
 
 async def aborted(pool: asyncpg.Pool, *guests: UUID, **fields: Any) -> None:
     """Instances whose builds failed long ago."""
+    await commit(PostgresLedger(pool), [item("node.put", BUILDS, inventory={"cpus": "0-3", "memory_mib": 65_536})])
     for guest in guests:
-        await commit(PostgresLedger(pool), [claim("cn-2", guest, **fields)])
-        build = item("abort", "cn-2", instance=str(guest))
+        await commit(PostgresLedger(pool), [claim(BUILDS, guest, **fields)])
+        build = item("abort", BUILDS, instance=str(guest))
         assert statuses(await commit(PostgresLedger(pool), [build])) == ["applied"]
     assert set(guests) <= {row["id"] for row in await pool.fetch(IDLE)}
     await pool.execute(
@@ -175,15 +177,15 @@ async def known(pool: asyncpg.Pool, guest: UUID) -> bool:
 async def test_what_is_known_of_an_instance_whose_build_failed_leaves_like_a_tombstone(ledger: asyncpg.Pool) -> None:
     gone, again, shelved = (UUID(int=number) for number in (901, 902, 903))
     await aborted(ledger, gone, again)
-    await commit(PostgresLedger(ledger), [claim("cn-2", again), claim("cn-2", shelved)])
-    report = item("update", "cn-2", instance=str(shelved), state="shelved_offloaded")
+    await commit(PostgresLedger(ledger), [claim(BUILDS, again), claim(BUILDS, shelved)])
+    report = item("update", BUILDS, instance=str(shelved), state="shelved_offloaded")
     assert statuses(await commit(PostgresLedger(ledger), [report])) == ["applied"]
     assert (await keep_house(ledger, replace(KEPT, tombstones=None))).idle_instances == 0
     swept = await keep_house(ledger, KEPT)
     assert swept.idle_instances >= 1
     assert [await known(ledger, guest) for guest in (gone, again, shelved)] == [False, True, True]
     assert await ledger.fetch(IDLE) == []
-    assert statuses(await commit(PostgresLedger(ledger), [claim("cn-2", gone)])) == ["applied"]
+    assert statuses(await commit(PostgresLedger(ledger), [claim(BUILDS, gone)])) == ["applied"]
     assert [difference async for difference in verify(ledger)] == []
 
 
@@ -200,12 +202,12 @@ async def test_an_instance_that_an_old_letter_could_claim_is_kept_with_its_revis
     ledger: asyncpg.Pool, state: str
 ) -> None:
     guest = UUID(int=901)
-    old = claim("cn-2", guest, revision=1)
+    old = claim(BUILDS, guest, revision=1)
     await aborted(ledger, guest, revision=2)
     letter = "a letter that is not dealt with"
     await ledger.execute(
         "INSERT INTO nodeledger.command (id, fingerprint, kind, status, node, instance, received_at, at, outcome)"
-        " VALUES ($1, $2, 'claim', 'dead', 'cn-2', $3, now(), now(), '{}')",
+        " VALUES ($1, $2, 'claim', 'dead', 'cn-9', $3, now(), now(), '{}')",
         old.command.id, old.fingerprint, guest,
     )  # fmt: skip
     await ledger.execute(
