@@ -189,7 +189,10 @@ def _usage(view: View, name: str) -> dict[str, dict[str, int]]:
 
 
 def messages(rendered: Rendered, command: str, reply: Reply) -> Iterator[Outgoing]:
-    """The outcome for all subscribers, and its copy for the sender that asked for one.
+    """The outcome for the sender that asked for a copy, and for all subscribers.
+
+    In this order: what the broker answers for the second tells that a queue of
+    the sender's own holds up the first.
 
     A ``reply_to`` that names a queue of the product's own is not served: an
     answer must never become a command.
@@ -197,14 +200,6 @@ def messages(rendered: Rendered, command: str, reply: Reply) -> Iterator[Outgoin
     body = rendered.text.encode()
     key = outcome_key(rendered.kind, rendered.status, rendered.node)
     headers = _UNTRACED if reply.traceparent is None else {TRACEPARENT: reply.traceparent}
-    yield Outgoing(
-        exchange=OUTCOME_EXCHANGE,
-        routing_key=key,
-        body=body,
-        message_id=command,
-        correlation_id=reply.correlation_id,
-        headers=headers,
-    )
     if reply.to is not None and not reply.to.startswith("nodeledger."):
         yield Outgoing(
             exchange="",
@@ -214,3 +209,11 @@ def messages(rendered: Rendered, command: str, reply: Reply) -> Iterator[Outgoin
             correlation_id=reply.correlation_id,
             headers=headers,
         )
+    yield Outgoing(
+        exchange=OUTCOME_EXCHANGE,
+        routing_key=key,
+        body=body,
+        message_id=command,
+        correlation_id=reply.correlation_id,
+        headers=headers,
+    )
