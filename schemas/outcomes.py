@@ -133,6 +133,11 @@ class Outcome(Answer):
     kind: str
     status: Status
     """``applied`` and ``rejected`` are final; ``parked`` and ``dead`` may still be followed by one of them."""
+    sequence: int = 0
+    """Counts the outcomes of a command, from 1; of two the higher holds, in whatever order they arrive.
+
+    0 is the answer to a message that never became this command.
+    """
     node: str
     instance: Identifier | None = None
     at: Moment

@@ -17,6 +17,7 @@ import asyncpg
 import uvloop
 
 from worker.api.app import add_read_api
+from worker.archive import Archive
 from worker.backoff import Backoff
 from worker.broker.rabbit import RabbitBroker
 from worker.engine.intake import Intake
@@ -28,14 +29,13 @@ from worker.errors import SettingsError
 from worker.gauges import show
 from worker.housekeeping import keep_house_now_and_then
 from worker.hypervisor import Hypervisors
-from worker.ledger.dead_letters import store
 from worker.ledger.members import Members, agree_on_shards
 from worker.ledger.membership import LedgerMembership
 from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger, available
 from worker.servers import broker_options, database_tls
 from worker.settings import load_settings, variable
-from worker.stopping import ended
+from worker.stopping import ended, run_within
 from worker.telemetry.http import StatusServer
 from worker.telemetry.logs import configure_logging, get_logger
 from worker.telemetry.metrics import Metrics
@@ -43,9 +43,8 @@ from worker.telemetry.tracing import Tracing, TracingUnavailableError
 from worker.watchdog import watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
 
-    from worker.engine.ports import DeadLetter
     from worker.settings import Settings
 
 _log = get_logger(__name__)
@@ -97,7 +96,8 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
     lanes = Lanes()
     hypervisors = await _hypervisors(settings, metrics, parts)
     intake = Intake(lanes, settings.shards, _tracing(settings, parts))
-    broker = _broker(settings, pool, intake, metrics)
+    archive = Archive(pool, metrics)
+    broker = _broker(settings, intake, archive)
     membership = LedgerMembership(Members(pool, worker, f"{socket.gethostname()}:{os.getpid()}"))
     engine = Engine(
         intake=intake,
@@ -109,6 +109,7 @@ async def _work(settings: Settings, pool: asyncpg.Pool, parts: contextlib.AsyncE
         metrics=metrics,
         options=_options(settings, worker),
     )
+    archive.answer = engine.answer_dead
     await _serve_status(settings, pool, metrics, lambda: [*engine.problems, *_problems(broker)], parts)
     show(metrics, lanes, engine, broker, hypervisors)
     broker.start()
@@ -142,17 +143,12 @@ def _tracing(settings: Settings, parts: contextlib.AsyncExitStack) -> Tracing:
     return tracing
 
 
-def _broker(settings: Settings, pool: asyncpg.Pool, intake: Intake, metrics: Metrics) -> RabbitBroker:
-    async def archive(letters: Sequence[DeadLetter]) -> None:
-        async with available(), pool.acquire() as connection:
-            await store(connection, letters)
-        metrics.archived.inc(len(letters))
-
+def _broker(settings: Settings, intake: Intake, archive: Archive) -> RabbitBroker:
     return RabbitBroker(
         broker_options(settings),
         settings.shards,
         intake.receive,
-        store=archive,
+        store=archive.store,
         prefetch=settings.prefetch,
         declare=settings.declare_topology,
         confirm_seconds=settings.confirm_seconds,
@@ -214,7 +210,7 @@ async def _database(settings: Settings, stop: asyncio.Event) -> AsyncIterator[as
             _log.warning("the database does not answer; waiting for it", error=str(trouble))
             failures += 1
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _BACKOFF.seconds(failures))
+                await run_within(stop.wait(), _BACKOFF.seconds(failures))
     try:
         yield pool
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from ssl import SSLContext
@@ -10,6 +11,7 @@ from ssl import SSLContext
 import pytest
 
 from schemas.routing import COMMAND_EXCHANGE, command_key
+from worker.broker.link import Link
 from worker.broker.rabbit import RabbitBroker
 from worker.broker.session import BrokerOptions
 from worker.engine.ports import BrokerUnavailable, DeadLetter, Delivery, LedgerUnavailable, Outgoing
@@ -110,3 +112,12 @@ async def eventually(condition: Callable[[], object], seconds: float = DEADLINE_
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - the other side is another process
             await asyncio.sleep(0.02)
+
+
+def write_command(link: Link, channel: int, shard: int, headers: bytes, body: bytes) -> None:
+    """Publish to a shard with a header table as it is, which no client library would write."""
+    key, name = command_key(shard).encode(), COMMAND_EXCHANGE.encode()
+    method = b"\x00\x3c\x00\x28\x00\x00" + bytes((len(name),)) + name + bytes((len(key),)) + key + b"\0"
+    head = struct.pack(">HHQH", 60, 0, len(body), 1 << 13) + headers
+    for kind, payload in ((1, method), (2, head), (3, body)):
+        link.write(struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce")

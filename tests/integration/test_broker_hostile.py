@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from schemas import shard_of
-from schemas.routing import COMMAND_EXCHANGE, command_key
-from tests.integration.broker_harness import Taker
+from tests.integration.broker_harness import Taker, write_command
 from tests.property.test_messages import GOOD, field, nested, sized, table
 from tests.servers import Vhost
 from worker.broker.tables import TABLE_MAX_BYTES
@@ -65,12 +63,7 @@ class Engine(Taker):
     def publish(self, headers: bytes, body: bytes) -> None:
         """Publish with a header table as it is, which no client library would write."""
         link, channel = self.broker.publisher._channel.link, self.broker.publisher._channel.number  # type: ignore[union-attr]
-        key = command_key(SHARD).encode()
-        name = COMMAND_EXCHANGE.encode()
-        method = b"\x00\x3c\x00\x28\x00\x00" + bytes((len(name),)) + name + bytes((len(key),)) + key + b"\0"
-        head = struct.pack(">HHQH", 60, 0, len(body), 1 << 13) + headers
-        for kind, payload in ((1, method), (2, head), (3, body)):
-            link.write(struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce")
+        write_command(link, channel, SHARD, headers, body)
 
 
 @asynccontextmanager

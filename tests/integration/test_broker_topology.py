@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -10,6 +12,7 @@ import pytest
 from yarl import URL
 
 from deploy.lib.stack import Stack
+from schemas.routing import COMMAND_EXCHANGE, DEAD_QUEUE
 from tests.integration.broker_harness import DEADLINE_SECONDS, Taker, refusal
 from tests.servers import Vhost
 from worker.broker import topology
@@ -124,3 +127,47 @@ async def test_queues_without_a_dead_letter_exchange_are_used_and_named(
         assert not any(finding.blocking for finding in findings)
         assert findings == await topology.check(link, SHARDS + 1)
         await topology.ensure(link, SHARDS, declare=True)
+
+
+def printed(remedy: str) -> list[str]:
+    """The arguments of the `rabbitmqctl` that a remedy names."""
+    return shlex.split(remedy.partition("`rabbitmqctl ")[2].partition("`")[0])
+
+
+async def test_the_policies_that_are_printed_do_what_was_missing(
+    stack: Stack, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def control(command: str, *arguments: str) -> str:
+        return stack.rabbitmq.control(command, "--vhost", vhost.name, *arguments)
+
+    async with linked(vhost.url) as link:
+        with monkeypatch.context() as before:
+            before.setattr(topology, "_EXPIRED", {})
+            before.setattr(topology, "LIMITS_DELIVERIES_SINCE", (99,))
+            assert await topology.apply(link, SHARDS) == []
+        monkeypatch.setattr(topology, "LIMITS_DELIVERIES_SINCE", (0,))
+        findings = await topology.check(link, SHARDS)
+        assert len(findings) == 1 + SHARDS
+        for remedy in dict.fromkeys(finding.remedy for finding in findings):
+            await asyncio.to_thread(control, *printed(remedy))
+        told = await asyncio.to_thread(
+            control, "list_queues", "name", "effective_policy_definition", "--formatter", "json"
+        )
+        in_force = {queue["name"]: dict(queue["effective_policy_definition"]) for queue in json.loads(told)}
+        assert {definition["delivery-limit"] for definition in in_force.values()} == {topology.NEVER}
+        assert len(in_force) == len(findings)
+        await comes_to_the_dead_letters(vhost)
+
+
+async def comes_to_the_dead_letters(vhost: Vhost) -> None:
+    """Publish what expires at once, again until the policy is in force, and wait for one of it."""
+    async with await aio_pika.connect(vhost.url) as connection, asyncio.timeout(60):
+        channel = await connection.channel(on_return_raises=True)
+        exchange = await channel.get_exchange(COMMAND_EXCHANGE, ensure=False)
+        dead = await channel.get_queue(DEAD_QUEUE, ensure=False)
+        while True:
+            await exchange.publish(aio_pika.Message(b"expiring", expiration=0.001), "00")
+            if (letter := await dead.get(no_ack=True, fail=False)) is not None:
+                assert (letter.body, letter.headers["x-first-death-reason"]) == (b"expiring", "expired")
+                return
+            await asyncio.sleep(0.1)

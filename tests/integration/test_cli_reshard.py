@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import asyncpg
 import pytest
 
 from schemas import COMMAND_EXCHANGE, command_key, command_queue, shard_of
+from tests.integration.broker_harness import write_command
 from tests.integration.cli_harness import PROGRAM, Shell, claim, put, shell, worker
+from tests.integration.test_broker_topology import linked
 from tests.integration.test_cli_dead import stamped
+from tests.property.test_messages import nested
 from tests.servers import Database, Vhost
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -51,7 +54,9 @@ async def publish(vhost: Vhost, commands: Sequence[dict[str, Any]], shards: int)
             await exchange.publish(aio_pika.Message(json.dumps(command).encode(), reply_to="someone"), key)
 
 
-async def drain(vhost: Vhost, shards: int) -> dict[int, list[str]]:
+async def drain(
+    vhost: Vhost, shards: int, askers: Collection[str | None] = frozenset({"someone"})
+) -> dict[int, list[str]]:
     """What the queues hold, by shard; they hold it still afterwards."""
     found: dict[int, list[str]] = {}
     async with await aio_pika.connect(vhost.url) as connection:
@@ -62,7 +67,7 @@ async def drain(vhost: Vhost, shards: int) -> dict[int, list[str]]:
             await queue.consume(arrived.put)
             async with asyncio.timeout(30):
                 messages = [await arrived.get() for _ in range(queue.declaration_result.message_count or 0)]
-            assert {message.reply_to for message in messages} <= {"someone"}
+            assert {message.reply_to for message in messages} <= set(askers)
             found[shard] = [json.loads(message.body)["id"] for message in messages]
             await channel.close()
     return found
@@ -99,6 +104,22 @@ async def test_a_backlog_is_shared_out_anew_with_nothing_lost_and_each_node_in_o
     assert checked.status == 0, checked.out
 
 
+async def test_a_message_with_headers_that_cannot_be_read_is_moved_like_all_others(
+    operator: Shell, vhost: Vhost
+) -> None:
+    first, *others = commands = backlog(20)
+    async with linked(vhost.url) as link:
+        channel = await link.scratch_channel()
+        write_command(link, channel.number or 0, shard_of(first["node"], 4), nested(500), json.dumps(first).encode())
+        await channel.close()
+    await publish(vhost, others, 4)
+    done = await operator.run("topology", "reshard", "7", "--json")
+    assert done.status == 0, done.err
+    assert (done.document["gathered"], done.document["shared_out"]) == (40, 40)
+    found = await drain(vhost, 7, {"someone", None})
+    assert_nothing_is_lost_and_each_node_in_order(found, 7, commands)
+
+
 @pytest.mark.parametrize("sharing_out", [False, True])
 async def test_one_that_was_killed_is_finished_by_running_it_again_and_no_worker_starts_before(
     operator: Shell, vhost: Vhost, *, sharing_out: bool
@@ -119,16 +140,17 @@ async def killed_while(operator: Shell, *, sharing_out: bool) -> bool:
     """Run the command in a process that kills itself after the first window of a phase, before acknowledging it."""
     script = f"""
 import os, signal, sys
-from aio_pika import IncomingMessage
 from worker.cli import main
-from worker.operations import resharding
-before = IncomingMessage.ack
-async def ack(self, *arguments, **more):
-    queue = self.routing_key
-    if {sharing_out} == (queue == resharding.BACKLOG):
+from worker.operations import moving, resharding
+move, ack_frame, phase = moving._move, moving.ack_frame, []
+async def moving_from(link, source, *more):
+    phase[:] = [source]
+    await move(link, source, *more)
+def dying(*arguments):
+    if {sharing_out} == (phase == [resharding.BACKLOG]):
         os.kill(os.getpid(), signal.SIGKILL)
-    await before(self, *arguments, **more)
-IncomingMessage.ack = ack
+    return ack_frame(*arguments)
+moving._move, moving.ack_frame = moving_from, dying
 sys.argv = [{str(PROGRAM)!r}, "topology", "reshard", "7"]
 main()
 """

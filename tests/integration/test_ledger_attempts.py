@@ -88,6 +88,10 @@ async def test_leases_that_ran_out_are_read_in_pages_and_none_is_left_out(pool: 
     await pool.execute(
         "UPDATE nodeledger.allocation SET lease_expires_at = $1 WHERE lease_expires_at IS NOT NULL", ends
     )
+    await pool.execute(
+        'INSERT INTO nodeledger.allocation SELECT (jsonb_populate_record(a, \'{"role": "move_source"}\')).* '
+        "FROM nodeledger.allocation AS a WHERE a.lease_expires_at IS NOT NULL"
+    )  # of instances that move: those leases wait
     ledger, last = PostgresLedger(pool), None
     found: list[Lease] = []
     while page := await ledger.due_leases(3, last):

@@ -215,3 +215,74 @@ async def test_workers_that_share_nodes_never_wait_for_each_other_in_a_ring(
     await asyncio.gather(*(work() for _ in range(4)))
     assert await pool.fetchval(f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{database.name}'") == 0
     assert [str(difference) async for difference in verify(pool)] == []
+
+
+LOSE_THE_LAST_CLAIM = """
+    DELETE FROM nodeledger.allocation WHERE instance = '{guest}';
+    DELETE FROM nodeledger.instance WHERE id = '{guest}';
+    DELETE FROM nodeledger.command WHERE instance = '{guest}';
+    DELETE FROM nodeledger.outbox;
+    TRUNCATE nodeledger.entry;
+    UPDATE nodeledger.node SET generation = generation - 1, stamp = {stamp}, used = '{{}}', counters = '{{}}'
+    WHERE name = 'cn-1'
+"""
+"""What a fail-over to a replica that lags does to the ledger; the stamp is that of the generation before."""
+
+
+async def test_a_node_remembered_from_before_a_fail_over_that_lost_commits_is_not_used(
+    pool: asyncpg.Pool, database: Database
+) -> None:
+    lost, kept, mine = (UUID(int=number) for number in (11, 12, 13))
+    remembering, other = PostgresLedger(pool), PostgresLedger(pool)
+    stamp = await pool.fetchval("SELECT stamp FROM nodeledger.node WHERE name = 'cn-1'")
+    await commit(remembering, [claim("cn-1", lost, memory_mib=1024)])
+    owner = await asyncpg.connect(database.owner_url)
+    await owner.execute(LOSE_THE_LAST_CLAIM.format(guest=lost, stamp=stamp))
+    await owner.close()
+    await commit(other, [claim("cn-1", kept, memory_mib=2048)])  # on the new primary, up to the same generation
+    assert statuses(await commit(remembering, [claim("cn-1", mine)])) == ["applied"]
+    assert [difference async for difference in verify(pool)] == []
+    assert await pool.fetchval(
+        "SELECT used FROM nodeledger.node_usage WHERE node = 'cn-1' AND resource = 'memory_mib'"
+    ) == (2048 + 64)
+
+
+async def test_a_batch_that_was_decided_before_a_fail_over_that_lost_commits_is_not_written(
+    pool: asyncpg.Pool, database: Database
+) -> None:
+    lost, kept, mine = (UUID(int=number) for number in (11, 12, 13))
+    ledger = PostgresLedger(pool)
+    stamp = await pool.fetchval("SELECT stamp FROM nodeledger.node WHERE name = 'cn-1'")
+    await commit(ledger, [claim("cn-1", lost, memory_mib=1024)])
+    owner = await asyncpg.connect(database.owner_url)
+
+    async def fail_over_meanwhile() -> None:
+        async with ledger.transaction() as transaction:
+            loaded, changes = await load(transaction, claim("cn-1", mine))
+            await owner.execute(LOSE_THE_LAST_CLAIM.format(guest=lost, stamp=stamp))
+            await commit(PostgresLedger(pool), [claim("cn-1", kept, memory_mib=2048)])
+            await transaction.write(loaded, changes)
+
+    with pytest.raises(LedgerConflict):
+        await fail_over_meanwhile()
+    await owner.close()
+    assert [difference async for difference in verify(pool)] == []
+
+
+async def test_a_deadlock_is_told_as_one_and_is_no_absence_of_the_database(pool: asyncpg.Pool) -> None:
+    async def entangled() -> None:
+        async with pool.acquire() as theirs, theirs.transaction():
+            await theirs.execute("SELECT FROM nodeledger.node WHERE name = 'cn-2' FOR UPDATE")
+            async with PostgresLedger(pool).transaction(locking=True) as transaction:
+                await transaction.load(read_keys([claim("cn-1", KEEPER)], Facts()))
+                results = await asyncio.gather(
+                    transaction.load(read_keys([claim("cn-2", KEEPER)], Facts())),
+                    theirs.execute("SELECT FROM nodeledger.node WHERE name = 'cn-1' FOR UPDATE"),
+                    return_exceptions=True,
+                )
+                raise next(one for one in results if isinstance(one, BaseException))
+
+    with pytest.raises(LedgerConflict) as caught:
+        await entangled()
+    assert caught.value.cause == "deadlock"
+    assert statuses(await commit(PostgresLedger(pool), [claim("cn-1", KEEPER)])) == ["applied"]

@@ -3,16 +3,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
+from tests.commits import commit
 from tests.integration.ledger_seed import DELETED, KEPT, MOVING, PINNED, SHARED, days, seed
+from tests.integration.test_ledger_conflicts import claim, item, statuses
 from tests.servers import Database
 from worker.ledger.history import HistoryFilter, history, node_at, use_over_time
 from worker.ledger.maintenance import Retention, keep_house
 from worker.ledger.pool import connect_pool
+from worker.ledger.postgres import PostgresLedger
 from worker.ledger.verify import verify
 
 pytestmark = pytest.mark.integration
@@ -145,3 +149,80 @@ async def test_a_deleted_instance_is_remembered_while_a_dead_letter_could_claim_
     )  # fmt: skip
     await keep_house(ledger, KEPT)
     assert await ledger.fetchval("SELECT count(*) FROM nodeledger.instance WHERE id = $1", DELETED) == kept
+
+
+LONG_AGO = timedelta(days=31)
+BUILDS = "cn-9"
+IDLE = "SELECT id FROM nodeledger.instance WHERE idle_since IS NOT NULL"
+
+
+async def aborted(pool: asyncpg.Pool, *guests: UUID, **fields: Any) -> None:
+    """Instances whose builds failed long ago."""
+    await commit(PostgresLedger(pool), [item("node.put", BUILDS, inventory={"cpus": "0-3", "memory_mib": 65_536})])
+    for guest in guests:
+        await commit(PostgresLedger(pool), [claim(BUILDS, guest, **fields)])
+        build = item("abort", BUILDS, instance=str(guest))
+        assert statuses(await commit(PostgresLedger(pool), [build])) == ["applied"]
+    assert set(guests) <= {row["id"] for row in await pool.fetch(IDLE)}
+    await pool.execute(
+        "UPDATE nodeledger.instance SET idle_since = now() - $1::interval WHERE idle_since IS NOT NULL", LONG_AGO
+    )
+
+
+async def known(pool: asyncpg.Pool, guest: UUID) -> bool:
+    found: bool = await pool.fetchval("SELECT EXISTS (SELECT FROM nodeledger.instance WHERE id = $1)", guest)
+    return found
+
+
+async def test_what_is_known_of_an_instance_whose_build_failed_leaves_like_a_tombstone(ledger: asyncpg.Pool) -> None:
+    gone, again, shelved = (UUID(int=number) for number in (901, 902, 903))
+    await aborted(ledger, gone, again)
+    await commit(PostgresLedger(ledger), [claim(BUILDS, again), claim(BUILDS, shelved)])
+    report = item("update", BUILDS, instance=str(shelved), state="shelved_offloaded")
+    assert statuses(await commit(PostgresLedger(ledger), [report])) == ["applied"]
+    assert (await keep_house(ledger, replace(KEPT, tombstones=None))).idle_instances == 0
+    swept = await keep_house(ledger, KEPT)
+    assert swept.idle_instances >= 1
+    assert [await known(ledger, guest) for guest in (gone, again, shelved)] == [False, True, True]
+    assert await ledger.fetch(IDLE) == []
+    assert statuses(await commit(PostgresLedger(ledger), [claim(BUILDS, gone)])) == ["applied"]
+    assert [difference async for difference in verify(ledger)] == []
+
+
+async def test_a_young_instance_without_a_holding_is_kept(ledger: asyncpg.Pool) -> None:
+    guest = UUID(int=901)
+    await aborted(ledger, guest)
+    await ledger.execute("UPDATE nodeledger.instance SET idle_since = now() - interval '29 days'")
+    assert (await keep_house(ledger, KEPT)).idle_instances == 0
+    assert await known(ledger, guest)
+
+
+@pytest.mark.parametrize("state", ["open", "replayed"])
+async def test_an_instance_that_an_old_letter_could_claim_is_kept_with_its_revision(
+    ledger: asyncpg.Pool, state: str
+) -> None:
+    guest = UUID(int=901)
+    old = claim(BUILDS, guest, revision=1)
+    await aborted(ledger, guest, revision=2)
+    letter = "a letter that is not dealt with"
+    await ledger.execute(
+        "INSERT INTO nodeledger.command (id, fingerprint, kind, status, node, instance, received_at, at, outcome)"
+        " VALUES ($1, $2, 'claim', 'dead', 'cn-9', $3, now(), now(), '{}')",
+        old.command.id, old.fingerprint, guest,
+    )  # fmt: skip
+    await ledger.execute(
+        "INSERT INTO nodeledger.dead_letter (digest, reason, detail, fingerprint, command, kind, body, first_seen,"
+        " last_seen, state) VALUES ($1, 'poison', $2, '', $1, 'claim', '', now(), now(), $3)",
+        old.command.id, letter, state,
+    )  # fmt: skip
+    await keep_house(ledger, KEPT)
+    assert await known(ledger, guest)
+    (result,) = await commit(PostgresLedger(ledger), [old])
+    assert [rendered.status for _, rendered in result.outcomes] == ["rejected"]
+    assert '"stale"' in result.outcomes[0][1].text
+    await ledger.execute("UPDATE nodeledger.dead_letter SET state = 'discarded'")
+    await ledger.execute(
+        "UPDATE nodeledger.instance SET idle_since = now() - $1::interval WHERE id = $2", LONG_AGO, guest
+    )
+    await keep_house(ledger, KEPT)
+    assert not await known(ledger, guest)

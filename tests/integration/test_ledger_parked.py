@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from pydantic_core import from_json
 
 from tests.commits import commit
 from tests.integration.ledger_seed import KEPT
@@ -19,11 +21,12 @@ from worker.accounting.state.view import Facts, Observation
 from worker.engine.intake import Item, unpark
 from worker.engine.ports import NO_REPLY, LedgerConflict, Parked
 from worker.ledger.maintenance import keep_house
+from worker.ledger.parked_rows import parked_columns
 from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger
-from worker.ledger.rows import parked_columns
 from worker.ledger.statements import bound, statement
 from worker.ledger.verify import verify
+from worker.operations.giving_up import give_all_up
 
 pytestmark = pytest.mark.integration
 
@@ -33,6 +36,11 @@ INVENTORY = {"cpus": "0-3", "memory_mib": 65_536}
 
 def silent() -> Facts:
     return Facts({"lv-1": Observation(datetime.now(UTC), ADDRESS, None, "it does not answer")})
+
+
+@contextmanager
+def no_progress(_what: str) -> Iterator[Callable[[int], None]]:
+    yield lambda _count: None
 
 
 def put() -> Item:
@@ -107,7 +115,8 @@ async def test_the_database_refuses_a_command_that_is_answered_and_waits_or_is_p
         await pool.execute(change)
 
 
-async def test_housekeeping_fixes_what_contradicts_the_parked_rows(pool: asyncpg.Pool, database: Database) -> None:
+async def contradicted(pool: asyncpg.Pool, database: Database) -> list[Item]:
+    """Three parked commands, of which two are said to be answered, as an earlier version could leave them."""
     dead, applied, lost = [await park(pool) for _ in range(3)]
     owner = await asyncpg.connect(database.owner_url)
     await owner.execute("ALTER TABLE nodeledger.command DISABLE TRIGGER USER")
@@ -117,14 +126,62 @@ async def test_housekeeping_fixes_what_contradicts_the_parked_rows(pool: asyncpg
     await owner.execute("ALTER TABLE nodeledger.command ENABLE TRIGGER USER")
     await owner.execute("UPDATE nodeledger.node SET parked = 7; DELETE FROM nodeledger.probe")
     await owner.close()
+    return [dead, applied, lost]
+
+
+async def test_housekeeping_fixes_what_contradicts_the_parked_rows(pool: asyncpg.Pool, database: Database) -> None:
+    dead, _, lost = await contradicted(pool, database)
     assert len(await differences(pool)) == 3
     assert (await keep_house(pool, KEPT)).repaired == 4
     assert await differences(pool) == []
     assert [one.command.id for one in await waiting(pool)] == [dead.command.id, lost.command.id]
     outcome = await pool.fetchval("SELECT outcome FROM nodeledger.command WHERE id = $1", dead.command.id)
-    assert outcome == '{"status": "parked"}'
+    assert from_json(outcome) == {"status": "parked", "sequence": 2}
     assert await PostgresLedger(pool).due_probes(9, least=1, most=9) == ["lv-1"]
     assert (await keep_house(pool, KEPT)).repaired == 0
+
+
+async def test_dropping_what_is_parked_drops_all_of_it_and_fixes_the_rest_at_once(
+    pool: asyncpg.Pool, database: Database
+) -> None:
+    dead, applied, lost = await contradicted(pool, database)
+    dropped = await give_all_up(pool, nodes=["lv-1"], commands=None, actor="ann", progress=no_progress)
+    assert dropped == {dead.command.id, lost.command.id}
+    assert await status(pool, applied.command.id) == "applied"
+    assert await waiting(pool) == []
+    assert await differences(pool) == []
+    assert statuses(await commit(PostgresLedger(pool), [put(), claim("lv-1", uuid4())])) == ["applied", "applied"]
+
+
+async def test_dropping_fixes_a_node_that_counts_what_is_parked_nowhere(pool: asyncpg.Pool) -> None:
+    await pool.execute("UPDATE nodeledger.node SET parked = 7")
+    assert await give_all_up(pool, nodes=["lv-1"], commands=None, actor="ann", progress=no_progress) == set()
+    assert await differences(pool) == []
+
+
+async def test_removing_a_node_fixes_what_contradicts_its_parked_rows_at_once(
+    pool: asyncpg.Pool, database: Database
+) -> None:
+    dead, _, lost = await contradicted(pool, database)
+    assert statuses(await commit(PostgresLedger(pool), [item("node.remove", "lv-1")])) == ["applied"]
+    assert await differences(pool) == []
+    left = await waiting(pool)
+    assert [one.command.id for one in left] == [dead.command.id, lost.command.id]
+    assert await PostgresLedger(pool).due_probes(9, least=1, most=9) == ["lv-1"]
+    assert statuses(await commit(PostgresLedger(pool), left)) == ["rejected", "rejected"]
+    assert await differences(pool) == []
+
+
+async def test_a_replay_beside_the_removal_of_its_node_ends_what_contradicts_it(
+    pool: asyncpg.Pool, database: Database
+) -> None:
+    dead, _, lost = await contradicted(pool, database)
+    replay = copy_of(dead, "poison")
+    replay.dead_lettered = None
+    await commit(PostgresLedger(pool), [item("node.remove", "lv-1"), replay])
+    assert await status(pool, dead.command.id) == "rejected"
+    assert [one.command.id for one in await waiting(pool)] == [lost.command.id]
+    assert await differences(pool) == []
 
 
 async def test_a_node_put_again_does_not_count_what_was_answered_in_the_same_batch(pool: asyncpg.Pool) -> None:

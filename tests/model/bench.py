@@ -36,6 +36,7 @@ class Bench:
         if known is not None and not parked and json.loads(known)["status"] != "dead":
             assert known == text, "a duplicate was answered in another way"
             return
+        assert outcome["sequence"] == 1 + (0 if known is None else json.loads(known)["sequence"]), "counted wrong"
         if status == "dead":
             assert may_be_dead, f"put away: {outcome}"
             self._settled(command, text)

@@ -86,7 +86,7 @@ class CoreLedger:
         for one in self.instances.values():
             for held in one.holdings:
                 ends = held.lease_expires_at
-                if ends is not None and ends <= self.clock:
+                if ends is not None and ends <= self.clock and held.role != "move_source":
                     key = held.node, one.id
                     due[key] = min(ends, due.get(key, ends))
         return [Lease(node, instance, ends) for (node, instance), ends in due.items()]

@@ -268,12 +268,15 @@ def _delete(ref: Reference, command: Json, _now: datetime) -> Ruling:
 
 
 def _expire(ref: Reference, command: Json, now: datetime) -> Ruling:
-    """A lease ran out: a claim is released and a prepared move undone, unless the domain shows that it is used."""
+    """A lease ran out: a claim is released and a prepared move undone, unless the domain shows that it is used.
+
+    While a move is open only its own lease counts; with its end the claim's does again.
+    """
     instance = command["instance"]
     guest = ref.guests[instance]
     due = [held for held in guest.holds if held.lease is not None and held.lease <= now]
-    assert due, "a lease expired that had not run out"
     new = guest.role("move_destination")
+    assert new in due if new is not None else due, "a lease expired that had not run out"
     old = guest.role("move_source") or guest.role("active")
     seen = [held for held in guest.holds if _seen(ref, instance, held, new, old)]
 

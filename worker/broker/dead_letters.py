@@ -168,6 +168,7 @@ def _left(message: Message, queue: str, why: str) -> DeadLetter:
         kind=read.kind,
         headers=headers,
         whole=message.whole,
+        untold=True,
     )
 
 

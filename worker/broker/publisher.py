@@ -21,7 +21,8 @@ _log = get_logger(__name__)
 
 WINDOW: Final = 512
 OWN_PREFIX: Final = "nodeledger."
-
+PASSED_OVER_SECONDS: Final = 2.0
+"""A quorum queue that elects a leader is slower than others for about as long; what comes twice is known by its id."""
 
 _TOO_LARGE: Final = re.compile(
     r"message size \d+ is larger than (?:configured )?max size (\d+)|content.too.large", re.IGNORECASE
@@ -145,6 +146,14 @@ class _ConfirmChannel:
         largest = max((len(batch.message(number).body) for number, batch in self._open.items()), default=0)
         return int(told[1]) if told[1] else max(0, largest - 1)
 
+    def pass_over(self, batch: _Batch) -> None:
+        """Wait no longer for what is left of a batch, if the broker has answered for something that was sent later."""
+        left = [n for n in range(batch.first, batch.first + len(batch.messages)) if n in self._open]
+        if left and left[-1] < self._answered:
+            for number in left:
+                self._open.pop(number).answer(number, taken=False)
+            self._room.set()
+
     def give_up(self, batch: _Batch, *, late: bool) -> None:
         """Wait no longer for a batch: what the broker has not answered for may or may not have arrived.
 
@@ -229,7 +238,7 @@ class Publisher:
             async with asyncio.timeout(self._confirm_seconds):
                 await self._send(wanted, batches)
                 for batch in batches:
-                    await batch.done
+                    await _concluded(batch)
         except TimeoutError:
             failure.detail = self._why_late()
             late = True
@@ -278,6 +287,14 @@ class Publisher:
         if count:
             self.counts.refused += count
             _log.warning("dropped replies addressed to the product's own queues", replies=count)
+
+
+async def _concluded(batch: _Batch) -> None:
+    """Wait until the broker has answered for a batch; what its own queue alone holds up counts as refused."""
+    while not batch.done.done():
+        await asyncio.wait((batch.done,), timeout=PASSED_OVER_SECONDS)
+        batch.channel.pass_over(batch)
+    await batch.done
 
 
 def _is_own_queue(message: Outgoing) -> bool:

@@ -88,11 +88,24 @@ class Deliveries:
     Args:
         on_message: called for each message, in order; must not block or raise.
         on_cancelled: called when the broker takes the consumer away.
+        properties: what is read of a message beside its body.
+        whole_max_bytes: of a larger body only the head is kept.
     """
 
-    __slots__ = ("_cut", "_deliver", "_on_cancelled", "_on_message", "_parts", "_properties", "_wanted")
+    __slots__ = (
+        "_cut", "_deliver", "_kind", "_on_cancelled", "_on_message", "_parts", "_properties", "_wanted", "_whole_max",
+    )  # fmt: skip
 
-    def __init__(self, on_message: Callable[[Message], None], on_cancelled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_message: Callable[[Message], None],
+        on_cancelled: Callable[[], None],
+        *,
+        properties: type[Properties] = Properties,
+        whole_max_bytes: float = WHOLE_MAX_BYTES,
+    ) -> None:
+        self._kind = properties
+        self._whole_max = whole_max_bytes
         self._on_message = on_message
         self._on_cancelled = on_cancelled
         self._deliver: tuple[int, bool, bytes] | None = None
@@ -108,8 +121,8 @@ class Deliveries:
         if self._deliver is None:
             return False
         if kind == HEADER:
-            self._wanted, self._properties = read_content_header(data, start, stop)
-            if self._wanted > WHOLE_MAX_BYTES:
+            self._wanted, self._properties = read_content_header(data, start, stop, self._kind)
+            if self._wanted > self._whole_max:
                 self._cut = _Cut(self._wanted)
         elif kind == BODY:
             self._wanted -= stop - start

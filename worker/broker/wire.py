@@ -8,7 +8,7 @@ the protocol is left to the library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - an exception, named like one
@@ -68,6 +68,7 @@ _PROPERTIES: Final = (
     (1 << 6, "timestamp"),
     (1 << 5, "type"),
     (1 << 4, "user_id"),
+    (1 << 3, "app_id"),
 )
 _TIMESTAMP_BYTES: Final = 8
 
@@ -81,6 +82,18 @@ class Properties:
     reply_to: str | None = None
     message_id: str | None = None
     user_id: str | None = None
+
+
+@dataclass(slots=True)
+class AllProperties(Properties):
+    """What a message says about itself as far as it can be said again; ``timestamp`` in seconds."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    expiration: str | None = None
+    timestamp: int | None = None
+    type: str | None = None
+    app_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -129,18 +142,19 @@ def read_confirm(data: bytes, start: int) -> tuple[int, bool]:
     return tag, bool(bits & 1)
 
 
-def read_content_header(data: bytes, start: int, stop: int) -> tuple[int, Properties]:
-    """Body size in bytes, and properties; what cannot be read is taken as absent."""
+def read_content_header(
+    data: bytes, start: int, stop: int, kind: Callable[[], Properties] = Properties
+) -> tuple[int, Properties]:
+    """Body size in bytes, and the properties that ``kind`` has; what cannot be read is taken as absent."""
     size = 0
     try:
         _, _, size, flags = _CONTENT_HEAD.unpack_from(data, start)
-        return size, _read_properties(data, start + _CONTENT_HEAD.size, stop, flags)
+        return size, _read_properties(kind(), data, start + _CONTENT_HEAD.size, stop, flags)
     except (StructError, IndexError):
-        return size, Properties()
+        return size, kind()
 
 
-def _read_properties(data: bytes, at: int, stop: int, flags: int) -> Properties:
-    properties = Properties()
+def _read_properties(properties: Properties, data: bytes, at: int, stop: int, flags: int) -> Properties:
     for bit, name in _PROPERTIES:
         if not flags & bit:
             continue
@@ -152,9 +166,11 @@ def _read_properties(data: bytes, at: int, stop: int, flags: int) -> Properties:
             end = at + 1
         elif name == "timestamp":
             end = at + _TIMESTAMP_BYTES
+            if hasattr(properties, name):
+                setattr(properties, name, int.from_bytes(data[at:end]))
         else:
             end = at + 1 + data[at]
-            if name in Properties.__slots__:
+            if hasattr(properties, name):
                 setattr(properties, name, _text(data[at + 1 : end]))
         at = end
         if at > stop:

@@ -162,7 +162,9 @@ class Committer:
             except LedgerConflict as conflict:
                 want.nodes |= conflict.nodes
                 locking = True
-                self.metrics.batch_retries.labels("conflict").inc()
+                self.metrics.batch_retries.labels(conflict.cause).inc()
+                if conflict.cause == "deadlock":
+                    _log.warning("transactions waited for each other; the batch is run again", error=str(conflict))
             except LedgerUnavailable as trouble:
                 self._went_down(trouble)
                 failures += 1

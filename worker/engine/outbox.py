@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from worker.engine.envelope import Envelope
 from worker.engine.intake import reply_of
 from worker.engine.outcomes import Rendered, dead_answer, messages
 from worker.engine.ports import BrokerUnavailable, LedgerUnavailable
@@ -118,9 +119,11 @@ class Outbox:
         if batch.outgoing:
             self._queue.add(batch)
 
-    def answer_dead(self, letter: DeadLetter, delivery: Delivery) -> None:
-        """Tell the sender of a message that has no outcome under its id, and settle its delivery after that."""
-        batch = _Batch(None, dead_answer(letter, reply_of(delivery), datetime.now(UTC)), unsettled=[delivery])
+    def answer_dead(self, letter: DeadLetter, delivery: Delivery | None = None) -> None:
+        """Tell the sender of a message that has no outcome under its id, and settle its delivery, if any, then."""
+        reply = Envelope.of_letter(letter.headers).reply if delivery is None else reply_of(delivery)
+        unsettled = [] if delivery is None else [delivery]
+        batch = _Batch(None, dead_answer(letter, reply, datetime.now(UTC)), unsettled=unsettled)
         if batch.outgoing:
             self._queue.add(batch)
         else:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from schemas.commands import KINDS, VERSION, Claim, InstanceCommand
 from schemas.routing import OUTCOME_EXCHANGE, outcome_key
@@ -46,6 +46,7 @@ class Document(TypedDict):
     command: UUID
     kind: str
     status: Status
+    sequence: int
     node: str
     instance: UUID | None
     at: datetime
@@ -114,6 +115,7 @@ def dead_answer(letter: DeadLetter, reply: Reply, now: datetime) -> list[Outgoin
         "command": letter.command,
         "kind": kind,
         "status": "dead",
+        "sequence": 0,
         "node": node,
         "instance": None,
         "at": now,
@@ -152,6 +154,7 @@ def _head(loaded: ReadSet, command: AnyCommand, node: str, status: Status) -> Do
         "command": command.id,
         "kind": command.kind,
         "status": status,
+        "sequence": _sequence(loaded, command),
         "node": node,
         "instance": command.instance if isinstance(command, InstanceCommand | Claim) else None,
         "at": loaded.now,
@@ -160,6 +163,18 @@ def _head(loaded: ReadSet, command: AnyCommand, node: str, status: Status) -> Do
         "usage": _usage(loaded.view, node),
         "reasons": [],
     }
+
+
+def _sequence(loaded: ReadSet, command: AnyCommand) -> int:
+    """The place of the next outcome among those of a command."""
+    known = loaded.known.get(command.id)
+    return 1 if known is None else sequence_of(known.outcome) + 1
+
+
+def sequence_of(outcome: str) -> int:
+    """The place of an outcome among those of its command; 1 of one that was stored before they were counted."""
+    found: int = from_json(outcome).get("sequence", 1)
+    return found
 
 
 def _usage(view: View, name: str) -> dict[str, dict[str, int]]:
@@ -174,7 +189,10 @@ def _usage(view: View, name: str) -> dict[str, dict[str, int]]:
 
 
 def messages(rendered: Rendered, command: str, reply: Reply) -> Iterator[Outgoing]:
-    """The outcome for all subscribers, and its copy for the sender that asked for one.
+    """The outcome for the sender that asked for a copy, and for all subscribers.
+
+    In this order: what the broker answers for the second tells that a queue of
+    the sender's own holds up the first.
 
     A ``reply_to`` that names a queue of the product's own is not served: an
     answer must never become a command.
@@ -182,14 +200,6 @@ def messages(rendered: Rendered, command: str, reply: Reply) -> Iterator[Outgoin
     body = rendered.text.encode()
     key = outcome_key(rendered.kind, rendered.status, rendered.node)
     headers = _UNTRACED if reply.traceparent is None else {TRACEPARENT: reply.traceparent}
-    yield Outgoing(
-        exchange=OUTCOME_EXCHANGE,
-        routing_key=key,
-        body=body,
-        message_id=command,
-        correlation_id=reply.correlation_id,
-        headers=headers,
-    )
     if reply.to is not None and not reply.to.startswith("nodeledger."):
         yield Outgoing(
             exchange="",
@@ -199,3 +209,11 @@ def messages(rendered: Rendered, command: str, reply: Reply) -> Iterator[Outgoin
             correlation_id=reply.correlation_id,
             headers=headers,
         )
+    yield Outgoing(
+        exchange=OUTCOME_EXCHANGE,
+        routing_key=key,
+        body=body,
+        message_id=command,
+        correlation_id=reply.correlation_id,
+        headers=headers,
+    )

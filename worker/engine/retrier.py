@@ -79,17 +79,22 @@ class Retrier(Generic[_Origin]):
         self._tell("an answer is given up; it stays readable in the database", message, why=why)
 
     async def run(self) -> None:
-        """Try what is due, forever."""
+        """Try what is due, forever; what goes to one place waits for nothing that goes to another."""
         clock = asyncio.get_running_loop().time
-        while True:
-            self._arrived.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.waiting.seconds(clock())):
-                    await self._arrived.wait()
-            if due := self.waiting.due(clock()):
-                await self._attempt(due)
+        async with asyncio.TaskGroup() as attempts:
+            while True:
+                self._arrived.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.waiting.seconds(clock())):
+                        await self._arrived.wait()
+                due: dict[str, list[Refused[_Origin]]] = {}
+                for aside in self.waiting.due(clock()):
+                    due.setdefault(aside.target, []).append(aside)
+                for of_target in due.values():
+                    attempts.create_task(self._attempt(of_target))
 
     async def _attempt(self, due: Sequence[Refused[_Origin]]) -> None:
+        """Try once more, and then have each wait again, or have its attempts be over."""
         failure = await attempt(self._broker, [aside.message for aside in due])
         unanswered, refused, too_large = failure.by_identity() if failure is not None else (set(), set(), set())
         now = asyncio.get_running_loop().time()
@@ -107,6 +112,7 @@ class Retrier(Generic[_Origin]):
                 self.give_up(message, TOO_LARGE)
             self.waiting.drop(aside)
             self._ended(aside)
+        self._arrived.set()  # what waits again is to be waited for
 
     def _refused(self, message: Outgoing) -> None:
         self._metrics.outcomes_refused.inc()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from worker.engine.intake import Intake
     from worker.engine.lanes import Lanes
-    from worker.engine.ports import Broker, Hypervisors, Ledger
+    from worker.engine.ports import Broker, DeadLetter, Hypervisors, Ledger
     from worker.engine.result import Inquiry, Result
     from worker.telemetry.metrics import Metrics
 
@@ -112,6 +112,10 @@ class Engine:
         troubles = (self._down, *(committer.down for committer in self._committers))
         down = next((trouble for trouble in troubles if trouble is not None), None)
         return [] if down is None else [f"the database does not answer: {down}"]
+
+    def answer_dead(self, letter: DeadLetter) -> None:
+        """Tell the sender of a message that the broker itself took out of its queue."""
+        self._outbox.answer_dead(letter)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then finish what was begun: commit, publish, acknowledge."""

@@ -89,7 +89,7 @@ class LetterAction:
     detail: str | None
 
 
-async def store(connection: Connection, letters: Sequence[DeadLetter]) -> None:
+async def store(connection: Connection | asyncpg.Pool, letters: Sequence[DeadLetter]) -> None:
     """Archive letters, each once: one that is there already is counted again, and open again.
 
     A letter is known by its whole body's digest and its reason, so that storing the

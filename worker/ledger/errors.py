@@ -6,9 +6,18 @@ that met a command's own error is split until that command stands alone.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import asyncpg
+
+from worker.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_log = get_logger(__name__)
+
+_T = TypeVar("_T")
 
 _TRANSIENT_CLASSES: Final = frozenset({
     "08",  # connection exceptions: lost, refused, in doubt
@@ -30,6 +39,12 @@ _TRANSIENT_CODES: Final = frozenset({
     "42P01",  # a table is missing, likewise
     "42P05",  # a prepared statement of that name is there already
 })  # fmt: skip
+ENTANGLED: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+"""What Postgres ends a transaction with that others were in the way of: run again, it finds them gone."""
+
+_ATTEMPTS: Final = 5
+"""Of those that wait for each other all but one go on, so that a second attempt is rare; a deadlock takes a second."""
+
 _CONFLICT_CONSTRAINTS: Final = frozenset({"node_name_key", "instance_pkey", "command_pkey", "a_host_is_one_node"})
 
 
@@ -51,7 +66,24 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether another worker was faster: what was read is there no more, or both made the same row. Run again."""
+    """Whether another worker was faster: what was read is there no more, or both made the same row. Run again.
+
+    So is a deadlock: Postgres ended this transaction and let the others go on.
+    """
     if isinstance(error, asyncpg.UniqueViolationError):
         return error.constraint_name in _CONFLICT_CONSTRAINTS
-    return isinstance(error, asyncpg.SerializationError)
+    return isinstance(error, ENTANGLED)
+
+
+async def repeated(work: Callable[[], Awaitable[_T]]) -> _T:
+    """Do some work on the database, and again where Postgres ended it for the sake of another's; nothing of it is left.
+
+    Raises:
+        asyncpg.PostgresError: it ended it each time; whatever else the work raises.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await work()
+        except ENTANGLED as error:
+            _log.info("what others did at the same moment ended a transaction; it is run again", error=repr(error))
+    return await work()

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from worker.ledger.dead_letters import resolve
+from worker.ledger.parked import repair
 from worker.ledger.statements import statement
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ class Retention:
     """How long rows are kept, at least a day; ``None``: forever.
 
     ``commands`` is how long an id is recognised, ``tombstones`` how long a
-    deleted instance is, and longer where a parked command or a dead letter that
-    is not dealt with could still claim it. Dead letters go only once they are resolved or
+    deleted instance is, and what is known of one whose claim was aborted or
+    expired; longer where a parked command or a dead letter that is not dealt
+    with could still claim it. Dead letters go only once they are resolved or
     discarded. Entries go by whole months and are carried forward into one line
     for each instance that holds something.
     """
@@ -46,6 +48,7 @@ class Swept:
 
     commands: int
     tombstones: int
+    idle_instances: int
     dead_letters: int
     resolved: int
     repaired: int
@@ -69,9 +72,10 @@ async def keep_house(pool: asyncpg.Pool, retention: Retention, *, portion: int =
     return Swept(
         commands=await _purge(pool, "purge_commands", retention.commands, portion),
         tombstones=await _purge(pool, "purge_tombstones", retention.tombstones, portion),
+        idle_instances=await _purge(pool, "purge_idle_instances", retention.tombstones, portion),
         dead_letters=await _purge(pool, "purge_dead_letters", retention.dead_letters, portion),
         resolved=await _resolve_all(pool, portion),
-        repaired=await pool.fetchval(statement("repair_parked")),
+        repaired=await repair(pool),
         portions_carried=carried,
         months_made=made,
         months_dropped=dropped,

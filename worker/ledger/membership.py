@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.engine.ports import LedgerUnavailable
+from worker.ledger.errors import repeated
 from worker.ledger.postgres import available
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ class LedgerMembership:
     async def heartbeat(self) -> None:
         """Say that this worker is alive."""
         async with available():
-            await self.members.heartbeat()
+            await repeated(self.members.heartbeat)
 
     async def assign(self, shards: int) -> dict[int, UUID]:
         """Who should serve each shard now."""
         async with available():
-            return await self.members.assign(shards)
+            return await repeated(lambda: self.members.assign(shards))
 
     async def leave(self) -> None:
         """Leave the pool; a database that is away will miss this worker soon enough."""

@@ -38,10 +38,15 @@ class NodeCache:
         self._nodes: OrderedDict[str, Node] = OrderedDict()
         self._size = size
 
-    def take(self, name: str, node_id: int, generation: int) -> Node | None:
-        """The node, if it is remembered in this generation. A node that was removed and came back has another id."""
+    def take(self, name: str, node_id: int, generation: int, stamp: int) -> Node | None:
+        """The node, if it is remembered in this generation.
+
+        A node that was removed and came back has another id. After a fail-over that
+        lost commits a generation may come again, with another stamp.
+        """
         node = self._nodes.pop(name, None)
-        return node if node is not None and (node.id, node.generation) == (node_id, generation) else None
+        mark = (node_id, generation, stamp)
+        return node if node is not None and (node.id, node.generation, node.stamp) == mark else None
 
     def put(self, node: Node) -> None:
         """Remember a node as it was committed."""
@@ -95,6 +100,7 @@ def _node(row: asyncpg.Record) -> Node:
             {address: UUID(holder) for address, holder in from_json(row["held"] or "{}").items()},
         ),
         generation=row["generation"],
+        stamp=row["stamp"],
         id=row["id"],
         hypervisor=row["hypervisor"],
         host_uuid=row["host_uuid"],

@@ -65,3 +65,13 @@ async def waiting_nodes(connection: Connection | asyncpg.Pool, nodes: Sequence[s
 async def probe_now(connection: Connection | asyncpg.Pool, nodes: Sequence[str] | None) -> list[str]:
     """Have the hypervisors of nodes with parked commands asked at once, of all or of these; which they are."""
     return sorted(row["node"] for row in await connection.fetch(statement("probe_now"), nodes))
+
+
+async def repair(connection: Connection | asyncpg.Pool, nodes: Sequence[str] | None = None) -> int:
+    """Put right what contradicts itself about parked commands, of these nodes or of all; on how many it was something.
+
+    An earlier version could leave that behind: a command that was said to be
+    answered while its row waits, or a node that counts its parked commands wrong.
+    """
+    repaired: int = await connection.fetchval(statement("repair_parked"), nodes)
+    return repaired

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from worker.engine.ports import Lease, LedgerUnavailable, OutcomeRecord, Parked, Reply, Unpublished
-from worker.ledger.errors import is_transient
+from worker.ledger.errors import is_transient, repeated
 from worker.ledger.nodes import NodeCache
 from worker.ledger.statements import bound, statement
 from worker.ledger.store import StoreTransaction, transaction
@@ -56,7 +56,11 @@ class PostgresLedger:
         In two statements, so that the second sees what was parked until the
         first had its locks; who parks something afterwards waits for them.
         """
-        async with available(), self._pool.acquire() as connection, connection.transaction():
+        async with available():
+            await repeated(self._forget_probes)
+
+    async def _forget_probes(self) -> None:
+        async with self._pool.acquire() as connection, connection.transaction():
             rows = await connection.fetch(statement("idle_probes"))
             if rows:
                 await connection.execute(statement("forget_probes"), [row["node"] for row in rows])
@@ -109,7 +113,7 @@ class PostgresLedger:
 
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         async with available():
-            rows: list[asyncpg.Record] = await self._pool.fetch(statement(name), *arguments)
+            rows: list[asyncpg.Record] = await repeated(lambda: self._pool.fetch(statement(name), *arguments))
             return rows
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from worker.accounting.state.instances import Holding, Instance
     from worker.accounting.state.occupancy import Counters
     from worker.accounting.state.view import Node
-    from worker.engine.ports import Known, OutcomeRecord, Parked
+    from worker.engine.ports import Known, OutcomeRecord
 
 EMPTY: Final = "{}"
 _Columns = TypeVar("_Columns", bound=NamedTuple)
@@ -34,6 +34,7 @@ class Checks(NamedTuple):
 
     id: Sequence[int]
     generation: Sequence[int]
+    stamp: Sequence[int]
 
 
 class Nodes(NamedTuple):
@@ -41,6 +42,7 @@ class Nodes(NamedTuple):
 
     id: Sequence[int | None]
     generation: Sequence[int]
+    stamp: Sequence[int]
     counters: Sequence[str]
     used: Sequence[str]
     failed_builds: Sequence[int]
@@ -82,6 +84,7 @@ class Instances(NamedTuple):
     move: Sequence[str | None]
     stranded: Sequence[str | None]
     deleted_at: Sequence[datetime | None]
+    idle_since: Sequence[datetime | None]
 
 
 class Allocations(NamedTuple):
@@ -140,22 +143,6 @@ class Entries(NamedTuple):
     devices: Sequence[str | None]
 
 
-class ParkedCommands(NamedTuple):
-    """Rows of ``parked_command``."""
-
-    node: Sequence[str]
-    command: Sequence[UUID]
-    body: Sequence[bytes]
-    reply_to: Sequence[str | None]
-    correlation_id: Sequence[str | None]
-    traceparent: Sequence[str | None]
-    user_id: Sequence[str | None]
-    received_at: Sequence[datetime]
-    blocking: Sequence[bool]
-    detail: Sequence[str]
-    parked_at: Sequence[datetime]
-
-
 def columns(kind: type[_Columns], rows: Collection[tuple[Any, ...]]) -> _Columns:
     """Short rows, in the order of the fields, as columns."""
     return kind._make(zip(*rows, strict=True) if rows else [()] * len(kind._fields))
@@ -180,6 +167,7 @@ def node_columns(nodes: Sequence[Node]) -> Nodes:
     return Nodes(
         id=[node.id for node in nodes],
         generation=[node.generation for node in nodes],
+        stamp=[node.stamp for node in nodes],
         counters=[names(used) for used in use],
         used=[literal(used.values()) for used in use],
         failed_builds=[node.failed_builds for node in nodes],
@@ -210,8 +198,8 @@ def answer_columns(known: Mapping[UUID, Known], answers: Sequence[OutcomeRecord]
     )
 
 
-def instance_columns(before: Mapping[UUID, Instance], after: Collection[Instance]) -> Instances:
-    """Instances as they are now, and the versions they were in."""
+def instance_columns(before: Mapping[UUID, Instance], after: Collection[Instance], at: datetime) -> Instances:
+    """Instances as they are at a moment, and the versions they were in."""
     earlier = [before.get(now.id) for now in after]
     return Instances(
         id=[now.id for now in after],
@@ -226,6 +214,7 @@ def instance_columns(before: Mapping[UUID, Instance], after: Collection[Instance
         move=[now.move for now in after],
         stranded=[now.stranded for now in after],
         deleted_at=[now.deleted_at for now in after],
+        idle_since=[at if now.idle else None for now in after],
     )
 
 
@@ -278,22 +267,4 @@ def entry_columns(postings: Sequence[tuple[UUID, str, Posting]]) -> Entries:
         used_after=[literal(posting.used_after.values()) for posting in posted],
         pins=[literal(sorted(posting.pins)) if posting.pins else None for posting in posted],
         devices=[names(sorted(posting.devices)) if posting.devices else None for posting in posted],
-    )
-
-
-def parked_columns(parked: Sequence[Parked], now: datetime) -> ParkedCommands:
-    """Commands that begin to wait now, or go on waiting since they began."""
-    replies = [one.reply for one in parked]
-    return ParkedCommands(
-        node=[one.node for one in parked],
-        command=[one.command for one in parked],
-        body=[one.body for one in parked],
-        reply_to=[reply.to for reply in replies],
-        correlation_id=[reply.correlation_id for reply in replies],
-        traceparent=[reply.traceparent for reply in replies],
-        user_id=[one.user_id for one in parked],
-        received_at=[one.received_at for one in parked],
-        blocking=[one.blocking for one in parked],
-        detail=[one.detail for one in parked],
-        parked_at=[one.parked_at or now for one in parked],
     )

@@ -10,21 +10,23 @@ is run again with its nodes locked first, and meets no conflict a second time.
 
 from __future__ import annotations
 
+import secrets
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 import asyncpg
 from pydantic_core import from_json
 
-from worker.accounting.state.instances import Holding, Instance
 from worker.accounting.state.view import View
 from worker.engine.ports import Known, LedgerConflict, LedgerUnavailable, ReadSet
 from worker.ledger import documents
+from worker.ledger.differences import Given, Taken, difference
 from worker.ledger.errors import is_conflict, is_transient
 from worker.ledger.nodes import NodeCache, load_hosts, load_nodes, write_profiles
+from worker.ledger.parked_rows import parked_columns
 from worker.ledger.rows import (
     AllocationKeys,
     Checks,
@@ -36,36 +38,18 @@ from worker.ledger.rows import (
     entry_columns,
     instance_columns,
     node_columns,
-    parked_columns,
 )
 from worker.ledger.statements import bound, statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable
 
+    from worker.accounting.state.instances import Instance
     from worker.accounting.state.view import Node
     from worker.engine.ports import ReadKeys, WriteSet
     from worker.ledger.statements import Connection
 
-_NodeMark: TypeAlias = tuple[int | None, int, int, bool | None, datetime | None]
-_Key: TypeAlias = tuple[object, object, object]
-_Held: TypeAlias = tuple[Instance, Holding, int | None]
-
-
-class _Given(NamedTuple):
-    """What a batch gives back, as keys."""
-
-    allocations: list[_Key]
-    cpus: set[_Key]
-    devices: set[_Key]
-
-
-class _Taken(NamedTuple):
-    """What a batch takes: holdings with their holders and the ids of their nodes, and keys of what is held alone."""
-
-    allocations: list[_Held]
-    cpus: set[_Key]
-    devices: set[_Key]
+_NodeMark: TypeAlias = tuple[int | None, int, int, int, bool | None, datetime | None]
 
 
 @asynccontextmanager
@@ -85,7 +69,10 @@ async def transaction(pool: asyncpg.Pool, cache: NodeCache, *, locking: bool) ->
             store.committed()
     except Exception as error:
         if is_conflict(error):
-            raise LedgerConflict(str(error)) from error
+            cause: Literal["conflict", "deadlock"] = (
+                "deadlock" if isinstance(error, asyncpg.DeadlockDetectedError) else "conflict"
+            )
+            raise LedgerConflict(str(error), cause=cause) from error
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             await pool.expire_connections()  # a session that began read-only would stay so for as long as it lives
         if is_transient(error):
@@ -119,10 +106,10 @@ class StoreTransaction:
         self._read = read
         return read
 
-    async def _locked(self, nodes: Iterable[str]) -> dict[str, tuple[int, int]]:
+    async def _locked(self, nodes: Iterable[str]) -> dict[str, tuple[int, int, int]]:
         """Lock nodes until the end; their ids and generations."""
         rows = await self.connection.fetch(statement("lock_nodes"), list(nodes))
-        return {name: (node_id, generation) for name, node_id, generation in rows}
+        return {name: (node_id, generation, stamp) for name, node_id, generation, stamp in rows}
 
     async def _add_members(self, keys: ReadKeys) -> None:
         for row in await self.connection.fetch(statement("members"), list(keys.members)):
@@ -131,10 +118,10 @@ class StoreTransaction:
     async def _read_all(self, keys: ReadKeys) -> ReadSet:
         rows = await self.connection.fetch(statement("read"), list(keys.nodes), keys.commands, list(keys.instances))
         read = ReadSet(View(), {}, datetime.fromisoformat(from_json(rows[0]["doc"])))
-        found: dict[str, tuple[int, int]] = {}
-        for what, key, document, name, node_id, generation in rows[1:]:
+        found: dict[str, tuple[int, int, int]] = {}
+        for what, key, document, name, node_id, generation, stamp in rows[1:]:
             if what == "node":
-                found[name] = node_id, generation
+                found[name] = node_id, generation, stamp
             elif what == "command":
                 read.known[key] = documents.known(from_json(document))
             else:
@@ -149,13 +136,13 @@ class StoreTransaction:
         read.view.hosts = await load_hosts(self.connection, keys.hosts, read.view.nodes)
         return read
 
-    async def _nodes(self, found: dict[str, tuple[int, int]]) -> dict[str, Node]:
+    async def _nodes(self, found: dict[str, tuple[int, int, int]]) -> dict[str, Node]:
         """Nodes in the generations found: as they are remembered, or else read whole."""
         cached = ((name, self.cache.take(name, *mark)) for name, mark in found.items())
         nodes = {name: node for name, node in cached if node is not None}
         if stale := [mark[0] for name, mark in found.items() if name not in nodes]:
             nodes |= {node.name: node for node in await load_nodes(self.connection, stale)}
-            if {name: (node.id, node.generation) for name, node in nodes.items()} != found:
+            if {name: _mark(node)[:3] for name, node in nodes.items()} != found:
                 raise LedgerConflict("nodes changed while they were read")
         return nodes
 
@@ -171,7 +158,7 @@ class StoreTransaction:
             await self._write(read, writes, changed)
             return
         async with self.connection.transaction():
-            if await self._locked(self._marks) != {name: mark[:2] for name, mark in self._marks.items()}:
+            if await self._locked(self._marks) != {name: mark[:3] for name, mark in self._marks.items()}:
                 raise LedgerConflict("nodes changed while the batch was decided")
             await self._write(read, writes, changed)
 
@@ -195,12 +182,14 @@ class StoreTransaction:
         await self._keep_absent_nodes(writes)
         if profiles := [node for node in view.nodes.values() if node.profile_changed]:
             await write_profiles(self.connection, profiles)  # counts what is parked for new ones
-        given, taken = self._difference(view, changed.values())
+        given, taken = difference(self._before, {name: mark[0] for name, mark in self._marks.items()}, view, changed)
         if any(given):
             await self._release(given)
         await self._record(read, writes, self._instances(view, changed), taken)
+        if view.removed:
+            await self._execute("repair_parked", [node.name for node in view.removed])
 
-    async def _release(self, given: _Given) -> None:
+    async def _release(self, given: Given) -> None:
         released = bound(
             "release",
             allocations=columns(AllocationKeys, given.allocations),
@@ -209,13 +198,13 @@ class StoreTransaction:
         )
         await self.connection.execute(*released)
 
-    async def _record(self, read: ReadSet, writes: WriteSet, instances: Collection[Instance], taken: _Taken) -> None:
+    async def _record(self, read: ReadSet, writes: WriteSet, instances: Collection[Instance], taken: Taken) -> None:
         recorded = bound(
             "record",
             checks=columns(Checks, self._checks(read.view)),
             nodes=node_columns(self._touched(read.view)),
             answers=answer_columns(self._known, writes.answers),
-            instances=instance_columns(self._before, instances),
+            instances=instance_columns(self._before, instances, read.now),
             allocations=allocation_columns(taken.allocations),
             cpus=columns(PinnedCpus, taken.cpus),
             devices=columns(HeldDevices, taken.devices),
@@ -232,39 +221,22 @@ class StoreTransaction:
         if absent and await self._locked(absent):
             raise LedgerConflict("nodes were put while the batch was decided", absent)
 
-    def _checks(self, view: View) -> list[tuple[int | None, int]]:
+    def _checks(self, view: View) -> list[tuple[int | None, int, int]]:
         """Ids and generations of the nodes as read, in the order of the ids; those that are removed have none."""
         kept = {node.id for node in view.nodes.values()}
-        return sorted(mark[:2] for mark in self._marks.values() if mark[0] in kept)
+        return sorted(mark[:3] for mark in self._marks.values() if mark[0] in kept)
 
     def _instances(self, view: View, changed: dict[UUID, Instance]) -> Collection[Instance]:
         """Instances that changed, and where no lock keeps them as they were, those that the batch only looked at."""
         return (changed if self.locking else view.instances).values()
 
     def _touched(self, view: View) -> list[Node]:
-        return [node for name, node in view.nodes.items() if self._marks.get(name) != _mark(node)]
-
-    def _difference(self, view: View, changed: Iterable[Instance]) -> tuple[_Given, _Taken]:
-        """Keys of the allocations, CPUs and devices given back, and those taken, with what is held there."""
-        before_marks, after_marks = _Marks(), _Marks()
-        given: list[_Key] = []
-        taken: list[_Held] = []
-        for after in changed:
-            before = self._before.get(after.id)
-            if before is not None and before.holdings == after.holdings:
-                continue
-            for holding in before.holdings if before is not None else ():
-                node_id = self._marks[holding.node][0]
-                before_marks.add(node_id, holding, after.id)
-                given.append((after.id, node_id, holding.role))
-            for holding in after.holdings:
-                node_id = view.nodes[holding.node].id
-                after_marks.add(node_id, holding, after.id)
-                taken.append((after, holding, node_id))
-        return (
-            _Given(given, before_marks.cpus - after_marks.cpus, before_marks.devices - after_marks.devices),
-            _Taken(taken, after_marks.cpus - before_marks.cpus, after_marks.devices - before_marks.devices),
-        )
+        """Nodes whose rows are to be written; a new generation has a stamp that none ever had."""
+        touched = [node for name, node in view.nodes.items() if self._marks.get(name) != _mark(node)]
+        for node in touched:
+            if self._marks.get(node.name, ())[:2] != (node.id, node.generation):
+                node.stamp = secrets.randbits(63)
+        return touched
 
     async def _execute(self, name: str, *arguments: Any) -> None:
         await self.connection.execute(statement(name), *arguments)
@@ -276,23 +248,6 @@ class StoreTransaction:
                 self.cache.put(node)
 
 
-class _Marks:
-    """CPUs and devices that instances hold alone, as keys."""
-
-    __slots__ = ("cpus", "devices")
-
-    def __init__(self) -> None:
-        self.cpus: set[_Key] = set()
-        self.devices: set[_Key] = set()
-
-    def add(self, node_id: int | None, holding: Holding, holder: UUID) -> None:
-        placement = holding.placement
-        if placement.pins:
-            self.cpus.update((node_id, cpu, holder) for cpu in placement.pins)
-        if placement.devices:
-            self.devices.update((node_id, address, holder) for address in placement.devices)
-
-
 def _mark(node: Node) -> _NodeMark:
     """What of a node changes when its row must be written."""
-    return node.id, node.generation, node.parked, node.reachable, node.observed_at
+    return node.id, node.generation, node.stamp, node.parked, node.reachable, node.observed_at

@@ -14,7 +14,7 @@ from worker.engine.letters import letter_of
 from worker.engine.ports import DeadLetter, LedgerConflict, LedgerUnavailable, Parked, ReadKeys
 from worker.errors import OperationError, UnreachableError
 from worker.ledger.dead_letters import note, store
-from worker.ledger.parked import waiting_commands
+from worker.ledger.parked import repair, waiting_commands
 from worker.ledger.postgres import PostgresLedger
 
 if TYPE_CHECKING:
@@ -38,11 +38,16 @@ async def give_all_up(
 ) -> set[UUID]:
     """Give up what is parked now of these nodes and ids, in order, so that a replay has them in it too; which it was.
 
+    What contradicts itself about the parked commands of these nodes is put right first.
+
     Raises:
         OperationError, UnreachableError: as :func:`give_up`.
     """
     given_up: set[UUID] = set()
-    ids = [one.command for one in await waiting_commands(pool, nodes=nodes, commands=commands)]
+    found = await waiting_commands(pool, nodes=nodes, commands=commands)
+    everywhere = nodes is None and commands is None
+    await repair(pool, None if everywhere else sorted({*(nodes or ()), *(one.node for one in found)}))
+    ids = [one.command for one in found]
     with progress("dropping") as advance:
         for start in range(0, len(ids), _TOGETHER):
             part = ids[start : start + _TOGETHER]

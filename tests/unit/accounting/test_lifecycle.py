@@ -114,6 +114,34 @@ def test_a_claim_whose_lease_runs_out_in_the_middle_of_a_move_is_released_on_bot
     assert (scene.used("n"), scene.used("m")) == ({}, {})
 
 
+def test_the_lease_of_a_claim_waits_for_the_end_of_an_open_move() -> None:
+    scene = leased()
+    scene.applied("migrate", "n", instance=uuid(ONE), destination="m", reason="cold")
+    scene.pass_time(3600)
+    assert (scene.used("n"), scene.used("m")) == (HELD, HELD)
+    scene.applied("confirm", "m", instance=uuid(ONE))
+    scene.pass_time(3600)
+    assert (scene.used("n"), scene.used("m")) == ({}, HELD)
+
+
+def test_the_lease_of_a_claim_that_ran_out_meanwhile_ends_it_once_the_move_is_undone() -> None:
+    scene = leased()
+    scene.applied("migrate", "n", instance=uuid(ONE), destination="m", reason="cold")
+    scene.pass_time(3600)
+    scene.applied("revert", "n", instance=uuid(ONE))
+    scene.pass_time(1)
+    assert (scene.used("n"), scene.used("m")) == ({}, {})
+
+
+def test_a_move_whose_lease_runs_out_after_that_of_its_claim_is_undone_and_the_claim_with_it() -> None:
+    scene = leased()
+    scene.applied("migrate", "n", instance=uuid(ONE), destination="m", reason="cold", lease_seconds=600)
+    scene.pass_time(300)
+    assert (scene.used("n"), scene.used("m")) == (HELD, HELD)
+    scene.pass_time(301)
+    assert (scene.used("n"), scene.used("m")) == ({}, {})
+
+
 def test_confirming_a_move_makes_it_stay_for_good() -> None:
     scene = leased()
     scene.applied("migrate", "n", instance=uuid(ONE), destination="m", reason="cold", lease_seconds=60)

@@ -128,7 +128,7 @@ def outcome(number: int, *, tag: int = 0) -> tuple[Item, Rendered]:
 
 
 def keys(*numbers: int) -> list[str]:
-    return [key for number in numbers for key in (f"audit.applied.cn-{number}", f"to-{number}")]
+    return [key for number in numbers for key in (f"to-{number}", f"audit.applied.cn-{number}")]
 
 
 class Scene:
@@ -340,7 +340,7 @@ async def test_a_refused_message_is_let_go_once_its_sender_is_told() -> None:
         assert not scene.broker.settled
         scene.broker.away = False
         await scene.broker.until(lambda: scene.broker.settled)
-    assert scene.broker.taken == ["claim.dead.cn-1", "sender"]
+    assert scene.broker.taken == ["sender", "claim.dead.cn-1"]
 
 
 @pytest.mark.parametrize(
@@ -358,3 +358,35 @@ async def test_subscribers_are_told_only_what_is_surely_about_that_command(lette
         scene.outbox.answer_dead(letter, Delivery(0, b"", 9, None, False, 0.0, reply_to="sender"))
         await scene.broker.until(lambda: scene.broker.settled)
     assert scene.broker.taken == told
+
+
+async def test_the_sender_of_what_no_worker_had_is_found_in_its_letter() -> None:
+    scene = Scene({})
+    headers = {"x-nodeledger-reply-to": "sender", "x-nodeledger-correlation-id": "c"}
+    letter = DeadLetter(b"{}", "expired_in_queue", "no", UUID(int=1), "cn-1", "claim", headers, untold=True)
+    async with running(scene.outbox.publish()):
+        scene.outbox.answer_dead(letter)
+        await scene.broker.until(lambda: len(scene.broker.taken) == 2)
+    assert scene.broker.taken == ["sender", "claim.dead.cn-1"]
+    assert not scene.broker.settled
+
+
+async def test_a_reply_queue_that_never_confirms_delays_no_other_attempt() -> None:
+    scene = Scene({BATCH: [1, 2]})
+    scene.broker.refuses = {"to-1", "to-2"}
+    publish, stuck = scene.broker.publish, asyncio.Event()
+
+    async def holding(messages: Sequence[Outgoing]) -> None:
+        if scene.broker.calls and "to-1" in {message.routing_key for message in messages}:
+            await stuck.wait()
+        await publish(messages)
+
+    scene.broker.publish = holding  # type: ignore[method-assign]
+    async with running(scene.outbox.publish(), scene.outbox.retry(), scene.outbox.tidy()):
+        scene.outbox.add(BATCH, [outcome(1), outcome(2)])
+        await scene.broker.until(lambda: scene.broker.calls)
+        scene.broker.refuses = set()
+        await scene.broker.until(lambda: "to-2" in scene.broker.taken)
+        assert "to-1" not in scene.broker.taken
+        stuck.set()
+        await scene.ledger.until(lambda: not scene.ledger.rows)

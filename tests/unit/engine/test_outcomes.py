@@ -11,9 +11,9 @@ import pytest
 from jsonschema import ValidationError
 
 from schemas import DeadReason, Outcome
-from tests.model.scene import Scene
+from tests.model.scene import PARK_DEADLINE, Scene, asks, uuid
 from tests.published import published
-from worker.engine.outcomes import Document, dead_answer
+from worker.engine.outcomes import Document, dead_answer, sequence_of
 from worker.engine.ports import DeadLetter, Reply
 
 NOW = datetime(2026, 11, 22, 7, tzinfo=UTC)
@@ -41,3 +41,29 @@ def test_an_outcome_with_a_field_outside_of_the_schema_is_found_wherever_the_fie
             published(json.dumps(astray))
     with pytest.raises(AssertionError, match="only a dead outcome"):
         published(json.dumps({**done, "dead_letter": {"reason": "poison", "detail": ""}}))
+
+
+def test_a_reader_can_tell_which_outcome_of_a_command_came_last() -> None:
+    scene = Scene()
+    scene.hypervisor("n")
+    scene.world.silent.add("n")
+    scene.pass_time(3600)
+    waiting = scene.send("claim", "n", instance=uuid(1), project="p", **asks())
+    (parked,) = scene.work(waiting)
+    scene.pass_time(2 * PARK_DEADLINE)
+    scene.probe("n")
+    dead = json.loads(scene.path.bench.outcomes[waiting])
+    scene.world.silent.clear()
+    scene.path.replay(0)
+    (applied,) = scene.work(waiting)
+    told = [(one["status"], one["sequence"]) for one in (parked, dead, applied)]
+    assert told == [("parked", 1), ("dead", 2), ("applied", 3)]
+
+
+def test_the_answer_to_what_never_became_a_command_is_before_all_of_its_outcomes() -> None:
+    (answer,) = dead_answer(DeadLetter(b"{", "malformed", "why", UUID(int=7), None, None), Reply("somebody", "c"), NOW)
+    assert json.loads(answer.body)["sequence"] == 0
+
+
+def test_an_outcome_from_before_they_were_counted_was_the_first() -> None:
+    assert sequence_of('{"status": "parked"}') == 1

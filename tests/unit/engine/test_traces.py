@@ -34,8 +34,8 @@ async def test_an_outcome_and_its_copy_continue_the_producers_trace() -> None:
     item = await taken({"traceparent": TRACE})
     sent = list(messages(Rendered("node.remove", "applied", "cn-1", "{}"), str(item.command.id), item.reply))
     assert [(message.exchange, dict(message.headers)) for message in sent] == [
-        ("nodeledger.outcomes", {"traceparent": TRACE}),
         ("", {"traceparent": TRACE}),
+        ("nodeledger.outcomes", {"traceparent": TRACE}),
     ]
 
 

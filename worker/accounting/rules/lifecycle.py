@@ -83,11 +83,12 @@ def expire(view: View, command: Expire, now: datetime) -> Decision | Question:
 
     A domain confirms: any of the instance's a claim, one on the new node a move.
     A hypervisor that does not answer leaves the lease running: what is unknown
-    is not absent. Where nothing has run out (any more), nothing is to be said.
+    is not absent. A claim's own lease waits for the end of an open move, which
+    holds both sides until somebody ends it. Where nothing has run out (any
+    more), nothing is to be said.
     """
     instance = view.instances.get(command.instance)
-    due = [] if instance is None else [h for h in instance.holdings if _ran_out(h, now)]
-    if instance is None or not due:
+    if instance is None or not any(_ran_out(h, now) for h in instance.holdings if h.role != "move_source"):
         return Decision("parked", command.node)
     asked = [(holding, (holding.node, instance.id)) for holding in instance.holdings if _tells(view, instance, holding)]
     if unanswered := {key for _, key in asked} - view.facts.domains.keys():
@@ -97,13 +98,11 @@ def expire(view: View, command: Expire, now: datetime) -> Decision | Question:
         return Decision("parked", command.node, (refusal("hypervisor_unreachable", "", node=command.node),))
     seen = {holding.role for holding, state in states if state != "absent"}
     after = instance
-    if any(holding.role != "move_destination" for holding in due):
-        if not seen:
-            return Decision("applied", command.node, instances=(instance.released(),))
-        after = _confirmed(after, "active", "move_source")
-    if any(holding.role == "move_destination" for holding in due):
+    if instance.moving:
         confirmed = "move_destination" in seen
         after = _confirmed(after, "move_destination") if confirmed else after.settled("move_source")
+    if any(_ran_out(holding, now) for holding in after.holdings):
+        after = _confirmed(after, "active", "move_source") if seen else after.released()
     return Decision("applied", command.node, instances=(after,))
 
 

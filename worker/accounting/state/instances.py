@@ -97,6 +97,13 @@ class Instance:
         """Whether a move is open."""
         return self.with_role("move_destination") is not None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held and nobody counts on it: no tombstone, no evacuation, no state to come back to."""
+        if self.holdings or self.deleted_at is not None or self.stranded is not None:
+            return False
+        return self.state in {None, "deleted"}
+
     def settled(self, role: Role) -> Instance:
         """The move ended: only the side that had ``role`` is kept, and is active.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Node:
     """A hypervisor host as the ledger knows it.
 
+    ``stamp`` is random, and another for each change that counts in ``generation``.
     ``host`` is compiled from ``inventory`` and ``policy`` and is ``None`` until
     the node was observed once. ``parked`` counts the commands that wait for
     its hypervisor and hold back those behind them.
@@ -30,6 +31,7 @@ class Node:
     policy: Policy
     occupancy: Occupancy
     generation: int = 0
+    stamp: int = 0
     id: int | None = None
     hypervisor: str | None = None
     host_uuid: UUID | None = None

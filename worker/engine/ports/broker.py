@@ -139,7 +139,10 @@ class Outgoing:
 
 @dataclass(slots=True)
 class DeadLetter:
-    """A message that cannot be applied: its raw bytes, and why; where ``whole`` is given, ``body`` is but the head."""
+    """A message that cannot be applied: its raw bytes, and why; where ``whole`` is given, ``body`` is but the head.
+
+    ``untold`` says that its sender has still to be told: no worker had it, the broker itself took it out of its queue.
+    """
 
     body: bytes
     reason: str
@@ -149,6 +152,7 @@ class DeadLetter:
     kind: str | None = None
     headers: Mapping[str, object] = field(default_factory=dict)
     whole: Whole | None = None
+    untold: bool = False
 
 
 class Broker(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from worker.engine.ports.broker import Reply
 from worker.errors import NodeledgerError
@@ -26,12 +26,16 @@ class LedgerUnavailable(NodeledgerError):  # noqa: N818 - a state of the world, 
 class LedgerConflict(NodeledgerError):  # noqa: N818 - a state of the world, not a mistake
     """Another worker changed what this transaction stands on: run it again on what is there now.
 
-    ``nodes`` names further nodes that must be loaded from the start.
+    ``nodes`` names further nodes that must be loaded from the start. ``cause``
+    is ``deadlock`` where transactions waited for each other, and this one was ended.
     """
 
-    def __init__(self, detail: str, nodes: Iterable[str] = ()) -> None:
+    def __init__(
+        self, detail: str, nodes: Iterable[str] = (), cause: Literal["conflict", "deadlock"] = "conflict"
+    ) -> None:
         super().__init__(detail)
         self.nodes = frozenset(nodes)
+        self.cause = cause
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@ SELECT
     n.id,
     n.name,
     n.generation,
+    n.stamp,
     n.counters,
     n.used,
     n.failed_builds,

@@ -7,9 +7,10 @@ SELECT
     to_json(clock_timestamp())::text AS doc,
     NULL::text AS name,
     NULL::bigint AS node_id,
-    NULL::bigint AS generation
+    NULL::bigint AS generation,
+    NULL::bigint AS stamp
 UNION ALL
-SELECT 'node', NULL, NULL, n.name, n.id, n.generation
+SELECT 'node', NULL, NULL, n.name, n.id, n.generation, n.stamp
 FROM nodeledger.node AS n
 WHERE n.name = ANY ($1::text[])
 UNION ALL
@@ -19,6 +20,7 @@ SELECT
     json_build_object(
         'fingerprint', c.fingerprint, 'status', c.status, 'kind', c.kind, 'node', c.node, 'outcome', c.outcome
     )::text,
+    NULL,
     NULL,
     NULL,
     NULL
@@ -60,6 +62,7 @@ SELECT
             WHERE a.instance = i.id
         )
     )::text,
+    NULL,
     NULL,
     NULL,
     NULL

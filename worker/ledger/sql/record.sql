@@ -12,26 +12,29 @@
 -- are undone by nothing else.
 WITH locked AS (
     -- in the order of the ids, so that no two batches wait for each other
-    SELECT id, generation FROM nodeledger.node WHERE id = ANY (:checks.id::bigint[]) ORDER BY id FOR UPDATE
+    SELECT id, generation, stamp FROM nodeledger.node WHERE id = ANY (:checks.id::bigint[]) ORDER BY id FOR UPDATE
 ),
 checked AS (
     -- compared as a whole: a node that was removed makes the list shorter
     SELECT
         CASE
-            WHEN coalesce(array_agg(generation ORDER BY id), '{}') = :checks.generation::bigint[] THEN true
+            WHEN
+                coalesce(array_agg(generation ORDER BY id), '{}') = :checks.generation::bigint[]
+                AND coalesce(array_agg(stamp ORDER BY id), '{}') = :checks.stamp::bigint[]
+            THEN true
             ELSE nodeledger.conflict('a node')
         END AS unchanged
     FROM locked
 ),
 nodes AS (
     UPDATE nodeledger.node AS n SET
-        generation = x.generation, counters = x.counters::text[], used = x.used::bigint[],
+        generation = x.generation, stamp = x.stamp, counters = x.counters::text[], used = x.used::bigint[],
         failed_builds = x.failed_builds, parked = x.parked, reachable = x.reachable, observed_at = x.observed_at
     FROM unnest(
-        :nodes.id::bigint[], :nodes.generation::bigint[], :nodes.counters::text[], :nodes.used::text[],
-        :nodes.failed_builds::bigint[], :nodes.parked::bigint[], :nodes.reachable::boolean[],
+        :nodes.id::bigint[], :nodes.generation::bigint[], :nodes.stamp::bigint[], :nodes.counters::text[],
+        :nodes.used::text[], :nodes.failed_builds::bigint[], :nodes.parked::bigint[], :nodes.reachable::boolean[],
         :nodes.observed_at::timestamptz[]
-    ) AS x (id, generation, counters, used, failed_builds, parked, reachable, observed_at)
+    ) AS x (id, generation, stamp, counters, used, failed_builds, parked, reachable, observed_at)
     WHERE n.id = x.id AND (SELECT unchanged FROM checked)
 ),
 answers AS (
@@ -64,14 +67,16 @@ instances AS (
         :instances.id::uuid[], :instances.before::bigint[], :instances.version::bigint[], :instances.project::text[],
         :instances.user_id::text[], :instances.revision::bigint[], :instances.state::text[], :instances.task::text[],
         :instances.os_type::text[], :instances.move::text[], :instances.stranded::text[],
-        :instances.deleted_at::timestamptz[]
-    ) AS x (id, before, version, project, user_id, revision, state, task, os_type, move, stranded, deleted_at)
+        :instances.deleted_at::timestamptz[], :instances.idle_since::timestamptz[]
+    ) AS x (
+        id, before, version, project, user_id, revision, state, task, os_type, move, stranded, deleted_at, idle_since
+    )
     WHERE (SELECT unchanged FROM checked)
 ),
 new_instances AS (
     INSERT INTO nodeledger.instance
-        (id, version, project, user_id, revision, state, task, os_type, move, stranded, deleted_at)
-    SELECT id, version, project, user_id, revision, state, task, os_type, move, stranded, deleted_at
+        (id, version, project, user_id, revision, state, task, os_type, move, stranded, deleted_at, idle_since)
+    SELECT id, version, project, user_id, revision, state, task, os_type, move, stranded, deleted_at, idle_since
     FROM instances
     WHERE before = 0
     ON CONFLICT (id) DO NOTHING -- one that somebody else made is missed by the count: a conflict, not a violation
@@ -81,7 +86,8 @@ changed_instances AS (
     -- those that the batch only looked at are written as they are: so nobody changes them meanwhile
     UPDATE nodeledger.instance AS i SET
         version = x.version, project = x.project, user_id = x.user_id, revision = x.revision, state = x.state,
-        task = x.task, os_type = x.os_type, move = x.move, stranded = x.stranded, deleted_at = x.deleted_at
+        task = x.task, os_type = x.os_type, move = x.move, stranded = x.stranded, deleted_at = x.deleted_at,
+        idle_since = x.idle_since
     FROM instances AS x
     WHERE i.id = x.id AND i.version = x.before AND x.before > 0
     RETURNING 1

@@ -1,1 +1,1 @@
-SELECT nodeledger.repair_parked();
+SELECT nodeledger.repair_parked($1::text[]);
