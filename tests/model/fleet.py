@@ -45,8 +45,9 @@ SETTINGS: Final[dict[str, list[Json]]] = {
         {"inventory": _PLAIN, "policy": {**_FRESH, "enabled": False}},
         {
             "inventory": {**_PLAIN, "memory_mib": 1536, "custom": {}},
-            "policy": {"overhead": {"memory_mib_per_vcpu": 16}},
+            "policy": {"overhead": {"memory_mib_per_vcpu": 16}, "custom": {"CUSTOM_LICENSE": 1}},
         },
+        {"inventory": _PLAIN, "policy": {**_FRESH, "custom": {"CUSTOM_LICENSE": 9}}},
     ],
     "beta": [
         {"inventory": _CELLS, "policy": _SPLIT},
@@ -57,6 +58,7 @@ SETTINGS: Final[dict[str, list[Json]]] = {
     ],
     "gamma": [
         {"hypervisor": HYPERVISOR, "policy": _FRESH},
+        {"hypervisor": HYPERVISOR, "policy": {**_FRESH, "custom": {"CUSTOM_LICENSE": 4}}},
         {"hypervisor": HYPERVISOR, "policy": {**_FRESH, "verify_deletes": False, "overhead": {"memory_mib": 7}}},
         {"hypervisor": MOVED_HYPERVISOR, "policy": {**_SPLIT, "devices": [{"vendor": "8086"}]}},
         {"inventory": _CELLS, "policy": _SPLIT},

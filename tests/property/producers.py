@@ -74,6 +74,7 @@ policies = st.fixed_dictionaries(
             st.fixed_dictionaries({}, optional={"max": st.integers(1, 2**40), "step": st.integers(1, 100)}),
         ),
         "devices": optional(st.lists(matches, max_size=2)),
+        "custom": custom,
     },
 )
 inventories: st.SearchStrategy[Json] = st.fixed_dictionaries(

@@ -9,6 +9,10 @@ from tests.reference.room import Json
 
 
 def node_put(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    pushed, set_by_policy = command.get("inventory") or {}, command.get("policy", {})
+    if pushed.get("custom", {}).keys() & set_by_policy.get("custom", {}).keys():
+        return refuse("invalid_request")
+
     def settle(_outcome: Json) -> None:
         node = command["node"]
         before = ref.places.get(node)

@@ -45,6 +45,7 @@ def hardware(inventory: Json, policy: Json, pinned: set[int]) -> Amounts:
         "memory_mib": inventory["memory_mib"],
         "disk_mib": 1024 * inventory.get("disk_gib", 0),
         **inventory.get("custom", {}),
+        **policy.get("custom", {}),
     }
 
 

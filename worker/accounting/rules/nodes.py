@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from worker.accounting.host.compiled import build_host
 from worker.accounting.reasons.refusals import refusal
-from worker.accounting.rules.decision import Decision, refuse
+from worker.accounting.rules.decision import Decision, refuse, rejected
 from worker.accounting.rules.notices import notices
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Node, Question
@@ -27,10 +27,13 @@ def put_node(view: View, command: NodePut, _now: datetime) -> Decision | Questio
 
     The hypervisor is asked at once, so that the node's capacity shows; if it
     does not answer the node is registered all the same. One host is one node:
-    what is registered under another name already is refused.
+    what is registered under another name already is refused. So is a custom
+    resource that a pushed inventory and the policy both name.
     """
     if (refusal := view.refused_addresses.get(command.hypervisor or "")) is not None:
         return refuse(command.node, "hypervisor_not_allowed", refusal)
+    if twice := _told_twice(command):
+        return rejected(command.node, twice)
     observation = view.facts.observations.get(command.node)
     answered = observation is not None and observation.address == command.hypervisor
     if observation is not None and answered and (other := _owner(view, command.node, observation)) is not None:
@@ -39,6 +42,15 @@ def put_node(view: View, command: NodePut, _now: datetime) -> Decision | Questio
         return Question(inventories=frozenset({command.node}))
     told = tuple(notices(settled(view, command), observation))
     return Decision("applied", command.node, settings=command, warnings=told)
+
+
+def _told_twice(command: NodePut) -> list[Reason]:
+    """A reason for each custom resource of which a pushed inventory and the policy both say how much is there."""
+    pushed = {} if command.inventory is None else command.inventory.custom
+    return [
+        refusal("invalid_request", f"{name} is in inventory.custom and in policy.custom: name it in one", resource=name)
+        for name in sorted(pushed.keys() & command.policy.custom.keys())
+    ]
 
 
 def remove_node(view: View, command: NodeRemove, _now: datetime) -> Decision:
