@@ -50,6 +50,7 @@ class Node:
     observed_at: datetime | None
     instances: int
     failed_builds: int
+    labels: Mapping[str, str]
     usage: Mapping[str, ResourceUsage]
 
 
@@ -123,7 +124,6 @@ class NodeDetail:
     pools: Sequence[DevicePool]
     strays: Sequence[Stray]
     statistics: Sequence[Statistic]
-    labels: Mapping[str, str]
     host_uuid: UUID | None
 
 
@@ -214,7 +214,6 @@ async def node(connection: Connection, name: str) -> NodeDetail | None:
         pools=offered,
         strays=astray,
         statistics=await _rows(connection, Statistic, statement("show_statistics"), name),
-        labels=from_json(detail["labels"]),
         host_uuid=detail["host_uuid"],
     )
 
@@ -300,8 +299,9 @@ async def _rows(connection: Connection, kind: type[_Row], query: str, *arguments
 
 def _node(row: asyncpg.Record) -> Node:
     values = dict(row)
-    usage = from_json(values.pop("usage"))
-    return Node(**values, usage={resource: ResourceUsage(**amounts) for resource, amounts in usage.items()})
+    usage, labels = from_json(values.pop("usage")), from_json(values.pop("labels"))
+    resources = {resource: ResourceUsage(**amounts) for resource, amounts in usage.items()}
+    return Node(**values, labels=labels, usage=resources)
 
 
 def _json(text: str | None) -> Any:

@@ -298,7 +298,8 @@ SELECT
     n.generation,
     n.observed_at,
     (SELECT count(DISTINCT a.instance) FROM nodeledger.allocation AS a WHERE a.node_id = n.id) AS instances,
-    n.failed_builds
+    n.failed_builds,
+    p.labels
 FROM nodeledger.node AS n
 JOIN nodeledger.node_profile AS p ON p.node_id = n.id;
 COMMENT ON VIEW nodeledger.node_status IS 'Each node, and how it is';
@@ -310,6 +311,7 @@ COMMENT ON COLUMN nodeledger.node_status.generation IS 'Version of the node, one
 COMMENT ON COLUMN nodeledger.node_status.observed_at IS 'When the hypervisor last told its inventory';
 COMMENT ON COLUMN nodeledger.node_status.instances IS 'How many instances hold something here';
 COMMENT ON COLUMN nodeledger.node_status.failed_builds IS 'Builds that failed in a row';
+COMMENT ON COLUMN nodeledger.node_status.labels IS 'What its owner says of it, by name';
 
 CREATE VIEW nodeledger.allocation_view AS
 SELECT
