@@ -68,6 +68,9 @@ SETTINGS: Final[dict[str, list[Json]]] = {
 
 NODES: Final = tuple(SETTINGS)
 
+RENAMED: Final = {"alpha": "aleph", "beta": "beth", "gamma": "gimel"}
+"""What each of them is called for a while."""
+
 _NIC: Final[Json] = {"name": "nic", "match": [{"vendor": "8086"}], "affinity": "preferred"}
 
 SHAPES: Final[list[Json]] = [

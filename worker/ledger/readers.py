@@ -110,7 +110,8 @@ class NodeDetail:
 
     ``counters`` are all that are kept, those of cells and of device types
     included; ``pools`` are the devices it hands out, ``strays`` is what is held
-    though the node no longer offers it. ``host_uuid`` is that of the machine.
+    though the node no longer offers it. ``host_uuid`` is that of the machine. Its history from before
+    it was renamed is under its ``former_names``.
     """
 
     node: Node
@@ -125,6 +126,7 @@ class NodeDetail:
     strays: Sequence[Stray]
     statistics: Sequence[Statistic]
     host_uuid: UUID | None
+    former_names: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ async def node(connection: Connection, name: str) -> NodeDetail | None:
         strays=astray,
         statistics=await _rows(connection, Statistic, statement("show_statistics"), name),
         host_uuid=detail["host_uuid"],
+        former_names=detail["former_names"],
     )
 
 

@@ -9,6 +9,7 @@ from worker.accounting.placing.place import place
 from worker.accounting.reasons.refusals import refusal
 from worker.accounting.reasons.traits import trait_breaches
 from worker.accounting.rules.nodes import inventory_needed
+from worker.accounting.rules.renaming import unknown_node
 from worker.accounting.state.instances import thread_policy_of
 from worker.accounting.state.occupancy import merged
 from worker.accounting.state.view import Question
@@ -40,7 +41,7 @@ def fit(
     """
     node = view.nodes.get(name)
     if node is None:
-        return [refusal("node_unknown", f"node {name} is not registered", node=name)]
+        return [unknown_node(view, name)]
     missing = inventory_needed(view, node, now)
     if isinstance(missing, Question):
         return missing
