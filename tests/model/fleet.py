@@ -21,8 +21,8 @@ _CELLS: Final[Json] = {
     "memory_mib": 8704,
     "disk_gib": 60,
     "cells": [
-        {"id": 0, "socket": 0, "cpus": "0-3", "memory_mib": 4352},
-        {"id": 1, "socket": 1, "cpus": "4-7", "memory_mib": 4352},
+        {"id": 0, "socket": 0, "cpus": "0-3", "memory_mib": 4352, "caches": ["0-1", "2-3"]},
+        {"id": 1, "socket": 1, "cpus": "4-7", "memory_mib": 4352, "caches": ["4-5", "6-7"]},
     ],
     "devices": _CARD,
 }
@@ -81,6 +81,8 @@ SHAPES: Final[list[Json]] = [
     {"resources": {"vcpus": 3, "memory_mib": 1536}, "topology": {"cpu_policy": "dedicated"}},
     {"resources": {"vcpus": 4, "memory_mib": 2048}, "topology": {"cpu_policy": "dedicated", "cells": 2}},
     {"resources": {"vcpus": 3, "memory_mib": 1792}, "topology": {"cpu_policy": "dedicated", "cells": 1}},
+    {"resources": {"vcpus": 2, "memory_mib": 512}, "topology": {"cpu_policy": "dedicated", "cache": "require"}},
+    {"resources": {"vcpus": 3, "memory_mib": 512}, "topology": {"cpu_policy": "dedicated", "cache": "prefer"}},
     {"resources": {"vcpus": 1, "memory_mib": 512}, "devices": [{**_NIC, "type": "vf", "count": 1}]},
     {"resources": {"vcpus": 1, "memory_mib": 512}, "devices": [{**_NIC, "type": "vf", "count": 2}]},
     {

@@ -10,7 +10,7 @@ from worker.accounting.reasons.refusals import refusal
 from worker.accounting.reasons.traits import trait_breaches
 from worker.accounting.rules.nodes import inventory_needed
 from worker.accounting.rules.renaming import unknown_node
-from worker.accounting.state.instances import thread_policy_of
+from worker.accounting.state.instances import packed_under
 from worker.accounting.state.occupancy import merged
 from worker.accounting.state.view import Question
 
@@ -64,13 +64,15 @@ def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], work: Work) -> 
     if node.host is None:
         return [refusal("hypervisor_unreachable", "the node was never observed", node=node.name)]
     held = [holding.placement for holding in own]
+    thread_policy, cache = packed_under(own[0]) if shape.topology is not None else (None, None)
     result = place(
         node.host,
         node.occupancy.without(held),
         shape.model_copy(update={"traits": None}) if shape.traits is not None else shape,
         own=merged(held),
         held=held,
-        thread_policy=thread_policy_of(own[0]) if shape.topology is not None else None,
+        thread_policy=thread_policy,
+        cache=cache,
         work=work,
     )
     if node.policy.enabled and shape.traits is None:
