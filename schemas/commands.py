@@ -76,11 +76,15 @@ class NodePut(CommandBase):
     policy: Policy = Policy()
     labels: Tags = {}
     """What the operator says of the node, by name, such as its rack: kept with it and shown."""
+    replaces: NodeName | None = None
+    """The name under which the same host is registered: that node is renamed with all it holds."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.hypervisor is None) == (self.inventory is None):
             raise ValueError("give either hypervisor or inventory")
+        if self.replaces == self.node:
+            raise ValueError("replaces is the node itself")
         return self
 
 

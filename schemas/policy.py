@@ -122,6 +122,11 @@ class Policy(Model):
     ``vcpus`` bounds shared vCPUs alone, ``pcpus`` host CPUs of an instance's
     own, one for its emulator threads included.
     """
+    custom: Annotated[dict[ResourceName, Amount], Field(max_length=256), BY_KEY] = {}
+    """Resources that the node has beside what its hypervisor tells, such as licences.
+
+    A pushed inventory that names one of them too is refused.
+    """
     traits: Annotated[list[TraitName], Field(max_length=4096)] = []
     verify_deletes: bool = True
     """A delete releases only once the hypervisor says that the domain is gone."""

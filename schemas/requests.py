@@ -22,6 +22,7 @@ from schemas.cpuset import CpuSet
 
 CpuPolicy = Literal["shared", "dedicated", "mixed"]
 ThreadPolicy = Literal["prefer", "isolate", "require"]
+CachePolicy = Literal["prefer", "require"]
 EmulatorThreads = Literal["share", "isolate"]
 PageSize = Literal["small", "large", "any"] | Annotated[int, Field(ge=1, le=2**40)]
 DeviceType = Literal["pci", "pf", "vf", "vdpa", "mdev"]
@@ -90,6 +91,12 @@ class Topology(Model):
     cells: CellCount | GuestCells | None = None
     """Guest NUMA cells: how many equal ones, or each with its vCPUs and memory."""
     networks: Networks | None = None
+    cache: CachePolicy | None = None
+    """Dedicated vCPUs of each cell within few last-level caches; null: no matter.
+
+    ``prefer``: the fewest that are free, once cells and siblings are chosen. ``require``: the fewest
+    that could hold them on their host cell if nobody else were there, or the request is refused.
+    """
     locked_memory: bool = False
 
 

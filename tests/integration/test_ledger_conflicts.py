@@ -163,7 +163,7 @@ async def test_one_host_is_one_node_however_many_register_it_at_the_same_time(po
     async with pool.acquire() as connection:
         detail = await readers.node(connection, others[0])
     assert detail is not None
-    assert (detail.host_uuid, detail.labels) == (HOST, {"rack": "r2", "row": "7"})
+    assert (detail.host_uuid, detail.node.labels) == (HOST, {"rack": "r2", "row": "7"})
 
 
 @pytest.mark.parametrize(("old", "new"), [("cn-1", "cn-2"), ("cn-2", "cn-1")])

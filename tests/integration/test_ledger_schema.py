@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 CONTRACT = {
     "node_usage": "node text, resource text, total bigint, reserved bigint, capacity bigint, used bigint, free bigint",
     "node_status": "node text, hypervisor text, enabled boolean, reachable boolean, generation bigint, "
-    "observed_at timestamp with time zone, instances bigint, failed_builds bigint",
+    "observed_at timestamp with time zone, instances bigint, failed_builds bigint, labels jsonb",
     "allocation_view": "instance uuid, node text, role text, project text, user_id text, vcpus bigint, pcpus bigint, "
     "memory_mib bigint, disk_mib bigint, custom jsonb, assignment jsonb, claimed_at timestamp with time zone, "
     "lease_expires_at timestamp with time zone",

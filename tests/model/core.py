@@ -31,6 +31,7 @@ class CoreLedger:
     nodes: dict[str, Node] = field(default_factory=dict)
     instances: dict[UUID, Instance] = field(default_factory=dict)
     known: dict[UUID, Known] = field(default_factory=dict)
+    former: dict[str, str] = field(default_factory=dict)
     waiting: list[Parked] = field(default_factory=list)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
@@ -53,6 +54,7 @@ class CoreLedger:
         names = want.nodes.union(*(one.nodes() for one in instances.values()))
         view = View({name: _copied(self.nodes[name]) for name in names if name in self.nodes}, instances)
         view.waiting = Counter(p.node for p in self.waiting if p.blocking and p.node not in view.nodes)
+        view.former = {name: self.former[name] for name in names if name in self.former}
         return view
 
     def _write(self, loaded: ReadSet, changes: WriteSet) -> None:
@@ -60,10 +62,16 @@ class CoreLedger:
         self.waiting += [replace(p, parked_at=p.parked_at or loaded.now) for p in changes.parked]
         for node in loaded.view.removed:
             self.nodes.pop(node.name, None)
+            self.former = {name: now for name, now in self.former.items() if now != node.name}
+        for one in loaded.view.renamed:
+            self.nodes.pop(one.former, None)
+            self.former = {name: one.name if now == one.former else now for name, now in self.former.items()}
+            self.former[one.former] = one.name
         for node in loaded.view.nodes.values():
             if node.id is None:
                 node.id = len(self.entries) + 1
             self.nodes[node.name] = node
+            self.former.pop(node.name, None)
         self.instances |= loaded.view.instances
         self.known |= loaded.known
         for command, _, posting in changes.postings:

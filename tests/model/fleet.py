@@ -21,8 +21,8 @@ _CELLS: Final[Json] = {
     "memory_mib": 8704,
     "disk_gib": 60,
     "cells": [
-        {"id": 0, "socket": 0, "cpus": "0-3", "memory_mib": 4352},
-        {"id": 1, "socket": 1, "cpus": "4-7", "memory_mib": 4352},
+        {"id": 0, "socket": 0, "cpus": "0-3", "memory_mib": 4352, "caches": ["0-1", "2-3"]},
+        {"id": 1, "socket": 1, "cpus": "4-7", "memory_mib": 4352, "caches": ["4-5", "6-7"]},
     ],
     "devices": _CARD,
 }
@@ -45,8 +45,9 @@ SETTINGS: Final[dict[str, list[Json]]] = {
         {"inventory": _PLAIN, "policy": {**_FRESH, "enabled": False}},
         {
             "inventory": {**_PLAIN, "memory_mib": 1536, "custom": {}},
-            "policy": {"overhead": {"memory_mib_per_vcpu": 16}},
+            "policy": {"overhead": {"memory_mib_per_vcpu": 16}, "custom": {"CUSTOM_LICENSE": 1}},
         },
+        {"inventory": _PLAIN, "policy": {**_FRESH, "custom": {"CUSTOM_LICENSE": 9}}},
     ],
     "beta": [
         {"inventory": _CELLS, "policy": _SPLIT},
@@ -57,6 +58,7 @@ SETTINGS: Final[dict[str, list[Json]]] = {
     ],
     "gamma": [
         {"hypervisor": HYPERVISOR, "policy": _FRESH},
+        {"hypervisor": HYPERVISOR, "policy": {**_FRESH, "custom": {"CUSTOM_LICENSE": 4}}},
         {"hypervisor": HYPERVISOR, "policy": {**_FRESH, "verify_deletes": False, "overhead": {"memory_mib": 7}}},
         {"hypervisor": MOVED_HYPERVISOR, "policy": {**_SPLIT, "devices": [{"vendor": "8086"}]}},
         {"inventory": _CELLS, "policy": _SPLIT},
@@ -65,6 +67,9 @@ SETTINGS: Final[dict[str, list[Json]]] = {
 """The nodes, and the settings that ``node.put`` may give each."""
 
 NODES: Final = tuple(SETTINGS)
+
+RENAMED: Final = {"alpha": "aleph", "beta": "beth", "gamma": "gimel"}
+"""What each of them is called for a while."""
 
 _NIC: Final[Json] = {"name": "nic", "match": [{"vendor": "8086"}], "affinity": "preferred"}
 
@@ -76,6 +81,8 @@ SHAPES: Final[list[Json]] = [
     {"resources": {"vcpus": 3, "memory_mib": 1536}, "topology": {"cpu_policy": "dedicated"}},
     {"resources": {"vcpus": 4, "memory_mib": 2048}, "topology": {"cpu_policy": "dedicated", "cells": 2}},
     {"resources": {"vcpus": 3, "memory_mib": 1792}, "topology": {"cpu_policy": "dedicated", "cells": 1}},
+    {"resources": {"vcpus": 2, "memory_mib": 512}, "topology": {"cpu_policy": "dedicated", "cache": "require"}},
+    {"resources": {"vcpus": 3, "memory_mib": 512}, "topology": {"cpu_policy": "dedicated", "cache": "prefer"}},
     {"resources": {"vcpus": 1, "memory_mib": 512}, "devices": [{**_NIC, "type": "vf", "count": 1}]},
     {"resources": {"vcpus": 1, "memory_mib": 512}, "devices": [{**_NIC, "type": "vf", "count": 2}]},
     {

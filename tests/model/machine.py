@@ -11,7 +11,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.model.fleet import NODES, OBSERVED, SETTINGS, SHAPES
+from tests.model.fleet import NODES, OBSERVED, RENAMED, SETTINGS, SHAPES
 from tests.model.path import AnyPath, CommandPath, ModelLedger
 from tests.reference.ledger import Guest
 
@@ -59,7 +59,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def new_path(self) -> AnyPath:
         """A path on a ledger of its own, with all hypervisors answering."""
         path = CommandPath(self.new_ledger(), PARK_DEADLINE)
-        path.bench.world.inventories = dict.fromkeys(NODES, OBSERVED[0])
+        path.bench.world.inventories = dict.fromkeys((*NODES, *RENAMED.values()), OBSERVED[0])
         return path
 
     def new_ledger(self) -> ModelLedger:
@@ -128,6 +128,28 @@ class LedgerMachine(RuleBasedStateMachine):
     def put_node(self, node: str, number: int) -> None:
         variants = SETTINGS[node]
         self.send("node.put", node, **variants[number % len(variants)])
+
+    @rule(node=_node, number=_small, shape=_shape, back=_small)
+    def rename_node(self, node: str, number: int, shape: int, back: int) -> None:
+        """A host gets another name and is claimed on under both; mostly it has its own again in the end."""
+        places, spare = self.path.bench.reference.places, RENAMED[node]
+        if node == "gamma" and not self.path.plays_hypervisors:
+            return
+        for old, new in [(node, spare), (spare, node)][spare in places :][: 1 + bool(back)]:
+            self.world_follows(old, new)
+            variants = SETTINGS[node]
+            self.send("node.put", new, replaces=old, **variants[number % len(variants)])
+            for name in (old, new):
+                self.send("claim", name, instance=self.newcomer(number), project="blue", **SHAPES[shape])
+
+    def world_follows(self, old: str, new: str) -> None:
+        """What answers under a host's new name is what answered under the old one."""
+        world = self.path.bench.world
+        world.inventories[new] = world.inventories[old]
+        world.silent = world.silent - {new} | ({new} if old in world.silent else set())
+        gone = {key for key in world.domains if key[0] == new}
+        found = {(new, name): state for (where, name), state in world.domains.items() if where == old}
+        world.domains = {key: state for key, state in world.domains.items() if key not in gone} | found
 
     @rule(node=_node, really=_small, force=st.booleans())
     def remove_node(self, node: str, really: int, force: bool) -> None:

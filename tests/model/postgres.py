@@ -45,9 +45,9 @@ GRANT USAGE ON SCHEMA clock TO PUBLIC;
 GRANT SELECT ON clock.shift TO PUBLIC;
 """
 EMPTY = """
-TRUNCATE nodeledger.node, nodeledger.node_profile, nodeledger.instance, nodeledger.allocation, nodeledger.pinned_cpu,
-    nodeledger.held_device, nodeledger.entry, nodeledger.command, nodeledger.outbox, nodeledger.parked_command,
-    nodeledger.probe, nodeledger.attempt;
+TRUNCATE nodeledger.node, nodeledger.node_profile, nodeledger.former_name, nodeledger.instance, nodeledger.allocation,
+    nodeledger.pinned_cpu, nodeledger.held_device, nodeledger.entry, nodeledger.command, nodeledger.outbox,
+    nodeledger.parked_command, nodeledger.probe, nodeledger.attempt;
 UPDATE clock.shift SET by = '0';
 """
 

@@ -28,6 +28,7 @@ def inventories(draw: st.DrawFn, *, roomy: bool = False) -> dict[str, Any]:
                 "siblings": [
                     ",".join(str(first + core + cores * thread) for thread in range(threads)) for core in range(cores)
                 ],
+                "caches": draw(caches(first, cores, threads)),
                 "memory_mib": memory,
                 "pages": [{"size_kib": size, "total": memory * 512 // size} for size in PAGE_SIZES],
                 "physnets": draw(st.lists(st.sampled_from(["a", "b"]), unique=True)),
@@ -44,6 +45,17 @@ def inventories(draw: st.DrawFn, *, roomy: bool = False) -> dict[str, Any]:
         "devices": draw(devices(len(cells))),
         "custom": {"CUSTOM_A": draw(st.integers(0, 3))},
     }
+
+
+@st.composite
+def caches(draw: st.DrawFn, first: int, cores: int, threads: int) -> list[str]:
+    """None, or caches of some cores each, perhaps not of all cores."""
+    each = draw(st.sampled_from([0, 0, 1, 2, 3]))
+    groups = [range(at, min(cores, at + each)) for at in range(0, cores, each)] if each else []
+    return [
+        ",".join(str(first + core + cores * thread) for core in group for thread in range(threads))
+        for group in groups[: draw(st.sampled_from([16, 16, 1]))]
+    ]
 
 
 @st.composite
@@ -108,6 +120,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         if policy in {"dedicated", "mixed"}:
             topology["thread_policy"] = draw(st.sampled_from([None, "prefer", "require", "isolate"]))
             topology["emulator_threads"] = draw(st.sampled_from([None, "share", "isolate"]))
+            topology["cache"] = draw(st.sampled_from([None, None, "prefer", "require"]))
         if policy == "mixed":
             vcpus = max(vcpus, 2)
             topology["cells"] = topology["cells"] and 1
@@ -137,6 +150,7 @@ def changing_hosts(draw: st.DrawFn) -> list[tuple[dict[str, Any], dict[str, Any]
 
     def state() -> tuple[dict[str, Any], dict[str, Any]]:
         threads = draw(st.sampled_from([True, True, True, False]))
+        caches_of_cell = [draw(caches(cell * 6, 3, 2)) for cell in range(cells)]
         inventory = {
             "cpus": f"0-{cells * 6 - 1}",
             "memory_mib": cells * 2048,
@@ -145,6 +159,7 @@ def changing_hosts(draw: st.DrawFn) -> list[tuple[dict[str, Any], dict[str, Any]
                     "id": cell,
                     "cpus": f"{cell * 6}-{cell * 6 + 5}",
                     "siblings": [f"{cell * 6 + core},{cell * 6 + core + 3}" for core in range(3)] if threads else [],
+                    "caches": caches_of_cell[cell],
                     "memory_mib": 2048,
                     "pages": [{"size_kib": 4, "total": 524288}] if pages else [],
                 }
@@ -180,6 +195,7 @@ def small_requests(draw: st.DrawFn) -> dict[str, Any]:
     topology["page_size"] = draw(st.sampled_from([None, None, "small"]))
     if policy != "shared":
         topology["thread_policy"] = draw(st.sampled_from([None, "require", "require", "isolate"]))
+        topology["cache"] = draw(st.sampled_from([None, None, None, "prefer", "require"]))
     if policy == "mixed":
         topology["dedicated_vcpus"] = f"1-{vcpus - 1}"
     resources = {"vcpus": vcpus, "memory_mib": cells * draw(st.sampled_from([512, 2048])), "custom": {}}

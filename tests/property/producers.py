@@ -51,6 +51,7 @@ topologies = st.fixed_dictionaries(
         "dedicated_vcpus": optional(cpu_sets),
         "page_size": optional(st.sampled_from(["small", "large", "any"]) | st.integers(1, 2**30)),
         "cells": optional(st.integers(1, 1024) | guest_cells),
+        "cache": optional(st.sampled_from(["prefer", "require"])),
         "networks": optional(st.fixed_dictionaries({}, optional={"physnets": st.lists(labels, max_size=2)})),
     },
 )
@@ -74,6 +75,7 @@ policies = st.fixed_dictionaries(
             st.fixed_dictionaries({}, optional={"max": st.integers(1, 2**40), "step": st.integers(1, 100)}),
         ),
         "devices": optional(st.lists(matches, max_size=2)),
+        "custom": custom,
     },
 )
 inventories: st.SearchStrategy[Json] = st.fixed_dictionaries(

@@ -30,6 +30,14 @@ def policy_of(wish: Shape) -> Any:
     return wish.topology and wish.topology.thread_policy
 
 
+def cache_of(wish: Shape) -> Any:
+    return wish.topology and wish.topology.cache
+
+
+def rules_of(wish: Shape) -> Any:
+    return policy_of(wish), cache_of(wish)
+
+
 def altered(request: Json, fresh: Json, more: int) -> Json:
     """The same under the rules of a fresh request, or with some vCPUs more in each cell."""
     resources, cells = request["resources"], request["topology"]["cells"]
@@ -45,6 +53,7 @@ def asked_again(host: Host, occupancy: Occupancy, before: Placement, wish: Shape
         own=merged([before]),
         held=[before],
         thread_policy=policy_of(held_by),
+        cache=cache_of(held_by),
     )
 
 
@@ -61,6 +70,24 @@ def check_threads(host: Host, wish: Shape, after: Placement, before: Placement |
             assert singles <= 1 or (same and set(cell["pins"].values()) <= kept)
         if policy_of(wish) == "isolate":
             assert all(core.bit_count() == 1 for core in used) or (same and set(cell["pins"].values()) <= kept)
+
+
+def check_caches(host: Host, wish: Shape, after: Placement, before: Placement | None, *, same: bool) -> None:
+    """CPUs that are not merely kept lie in as few caches as could hold them on empty cores of one thread or two."""
+    if cache_of(wish) != "require":
+        return
+    kept = before.pins if before is not None else frozenset[int]()
+    for cell in cells_of(after):
+        pins = set(cell["pins"].values())
+        if not pins or (same and pins <= kept):
+            continue
+        known = next(one for one in (*host.cells, host.implicit) if one.id == cell["host_cell"])
+        usable, taken = known.dedicated | mask_of(kept), mask_of(pins)
+        assert not taken & ~sum(known.caches)
+        if policy_of(wish) is None:
+            sizes = sorted(((mask & usable).bit_count() for mask in known.caches), reverse=True)
+            fewest = next(count for count in range(1, len(sizes) + 1) if sum(sizes[:count]) >= len(pins))
+            assert sum(1 for mask in known.caches if mask & taken) <= fewest
 
 
 def is_backed(wish: Shape, placement: Placement) -> bool:
@@ -106,6 +133,7 @@ def test_what_stays_stays_as_it_is_and_what_is_new_follows_the_rules_of_today(
             continue
         others = occupancy.without([old] if old is not None else [])
         check_threads(host, wish, result, old, same=was is not None and policy_of(was) == policy_of(wish))
+        check_caches(host, wish, result, old, same=was is not None and rules_of(was) == rules_of(wish))
         licensed = old is not None and was is not None and is_backed(was, old)
         check_memory(host, others, wish, result, old, licensed=licensed)
         occupancy, held[holder], wished[holder] = beside(others, holder, result), result, request

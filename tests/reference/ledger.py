@@ -124,6 +124,8 @@ class Reference:
     world: World
     places: dict[str, Place] = field(default_factory=dict)
     guests: dict[str, Guest] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Of names that nodes had before: what each is called now."""
     held_up: set[str] = field(default_factory=set)
     """The nodes that commands wait for."""
     ever_on: dict[str, set[str]] = field(default_factory=dict)

@@ -9,15 +9,44 @@ from tests.reference.room import Json
 
 
 def node_put(ref: Reference, command: Json, _now: datetime) -> Ruling:
+    pushed, set_by_policy = command.get("inventory") or {}, command.get("policy", {})
+    twice = pushed.get("custom", {}).keys() & set_by_policy.get("custom", {}).keys()
+    codes = {"invalid_request"} if twice else set()
+    node, former = command["node"], command.get("replaces")
+    if former is not None and node in ref.places and ref.renamed.get(former) == node:
+        former = None
+    if former is not None:
+        codes |= _against_renaming(ref, former, node)
+    if codes:
+        return refuse(*codes)
+
     def settle(_outcome: Json) -> None:
-        node = command["node"]
+        if former is not None:
+            _rename(ref, former, node)
         before = ref.places.get(node)
+        ref.renamed.pop(node, None)
         inventory = command.get("inventory") or (before.inventory if before else None)
         failed = before.failed_builds if before else 0
         ref.places[node] = Place(command.get("hypervisor"), command.get("policy", {}), inventory, failed)
         ref.look(node)
 
     return Verdict("applied"), settle
+
+
+def _against_renaming(ref: Reference, former: str, node: str) -> set[str]:
+    codes = {"node_unknown"} if former not in ref.places else set()
+    waits = former in ref.places and former in ref.held_up
+    return codes | ({"node_in_use"} if waits or node in ref.places else set())
+
+
+def _rename(ref: Reference, former: str, node: str) -> None:
+    """The node goes by another name, with everything that is held on it."""
+    for there in ref.holders(former).values():
+        for held in there:
+            held.node = node
+    ref.ever_on[node] = ref.ever_on.get(node, set()) | ref.ever_on.get(former, set())
+    ref.places[node] = ref.places.pop(former)
+    ref.renamed = {name: node if now == former else now for name, now in ref.renamed.items()} | {former: node}
 
 
 def node_remove(ref: Reference, command: Json, _now: datetime) -> Ruling:
@@ -46,6 +75,7 @@ def node_remove(ref: Reference, command: Json, _now: datetime) -> Ruling:
                 guest.move = None
                 guest.stranded = guest.stranded or lost[0].shape
         del ref.places[node]
+        ref.renamed = {name: now for name, now in ref.renamed.items() if now != node}
 
     return Verdict("applied"), remove
 

@@ -45,6 +45,7 @@ def hardware(inventory: Json, policy: Json, pinned: set[int]) -> Amounts:
         "memory_mib": inventory["memory_mib"],
         "disk_mib": 1024 * inventory.get("disk_gib", 0),
         **inventory.get("custom", {}),
+        **policy.get("custom", {}),
     }
 
 
@@ -143,7 +144,8 @@ def missing(inventory: Json, policy: Json, shape: Json, others: Json, own: Amoun
                 codes.add("insufficient")
     cells = guest_cells(shape)
     hosts = host_cells(inventory, shape)
-    if len(hosts) < len(cells) or (cells and not _cells_fit(inventory, policy, cells, hosts, others, own)):
+    near = (shape.get("topology") or {}).get("cache") == "require"
+    if len(hosts) < len(cells) or (cells and not _cells_fit(inventory, policy, cells, hosts, others, own, near=near)):
         codes.add("no_numa_fit")
     requests = shape.get("devices", [])
     if any(not _devices_free(inventory, policy, request, others, observed=observed) for request in requests):
@@ -152,20 +154,41 @@ def missing(inventory: Json, policy: Json, shape: Json, others: Json, own: Amoun
 
 
 def _cells_fit(
-    inventory: Json, policy: Json, cells: list[tuple[int, int]], hosts: list[Json], others: Json, own: Amounts
+    inventory: Json,
+    policy: Json,
+    cells: list[tuple[int, int]],
+    hosts: list[Json],
+    others: Json,
+    own: Amounts,
+    *,
+    near: bool,
 ) -> bool:
     kept = others["own_pins"] & cpu_set(inventory["cpus"])
-    free = (cpu_pools(inventory, policy)[1] | kept) - others["pins"]
+    dedicated = cpu_pools(inventory, policy)[1] | kept
+    free = dedicated - others["pins"]
 
     def holds(host: Json, cpus: int, memory_mib: int) -> bool:
         name = f"cell/{host['id']}/memory_mib"
         room = host["memory_mib"] - others["used"].get(name, 0)
-        return len(free & cpu_set(host["cpus"])) >= cpus and (memory_mib <= room or memory_mib <= own.get(name, 0))
+        return (
+            len(free & cpu_set(host["cpus"])) >= cpus
+            and (not near or _within_few_caches(host, cpus, dedicated, free))
+            and (memory_mib <= room or memory_mib <= own.get(name, 0))
+        )
 
     return any(
         all(holds(host, *cell) for host, cell in zip(choice, cells, strict=True))
         for choice in permutations(hosts, len(cells))
     )
+
+
+def _within_few_caches(host: Json, cpus: int, dedicated: set[int], free: set[int]) -> bool:
+    """Whether as few of a cell's caches have so many CPUs free as could have them at all."""
+    caches = [cpu_set(cache) for cache in host.get("caches", [])]
+    could = sorted((len(cache & dedicated) for cache in caches), reverse=True)
+    now = sorted((len(cache & free) for cache in caches), reverse=True)
+    fewest = next((count for count in range(len(caches) + 1) if sum(could[:count]) >= cpus), len(caches))
+    return sum(now[:fewest]) >= cpus
 
 
 def grows(policy: Json, shape: Json, held: list[Any]) -> bool:

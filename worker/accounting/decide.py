@@ -13,10 +13,11 @@ from schemas.commands import MODELS, InstanceCommand
 from worker.accounting.reasons.refusals import MOST_BYTES
 from worker.accounting.rules.audits import audit
 from worker.accounting.rules.claims import abort, claim
-from worker.accounting.rules.decision import Decision, refuse, unanswerable
+from worker.accounting.rules.decision import Decision, refuse, rejected, unanswerable
 from worker.accounting.rules.lifecycle import Expire, delete, expire, update
 from worker.accounting.rules.moves import confirm, migrate, resize, revert
 from worker.accounting.rules.nodes import put_node, remove_node
+from worker.accounting.rules.renaming import unknown_node
 from worker.accounting.state.view import Question, View
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _barred(view: View, command: InstanceCommand) -> Decision | None:
         return refuse(command.node, "superseded", f"instance {command.instance} was deleted")
     homeless = instance is not None and not instance.holdings and isinstance(command, Migrate | Update)
     if command.node not in view.nodes and not homeless:
-        return refuse(command.node, "node_unknown", f"node {command.node} is not registered")
+        return rejected(command.node, [unknown_node(view, command.node)])
     if instance is None or not (instance.on(command.node) or homeless):
         where = ", ".join(instance.nodes()) if instance is not None else ""
         detail = f"instance {command.instance} holds nothing on {command.node}" + (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from schemas.commands import InstanceCommand
 from schemas.errors import NodeledgerError
 from worker.accounting.rules.nodes import apply_settings, forget_host
+from worker.accounting.rules.renaming import leave_name
 from worker.accounting.state.occupancy import merged
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def post(view: View, command: Command | Expire, decision: Decision) -> list[Post
     postings: list[Posting] = []
     touched: set[str] = set()
     if decision.settings is not None:
-        apply_settings(view, decision.settings)
+        apply_settings(view, decision.settings, decision.renamed)
         touched.add(decision.node)
     for after in decision.instances:
         before = view.instances.get(after.id)
@@ -80,12 +81,21 @@ def post(view: View, command: Command | Expire, decision: Decision) -> list[Post
             touched.add(name)
     for name in touched:
         view.nodes[name].generation += 1
+    _leave(view, decision)
+    return postings
+
+
+def _leave(view: View, decision: Decision) -> None:
+    """Take a node that is removed out of the view, and one that is renamed from under its old name."""
+    if decision.renamed is not None:
+        left = leave_name(view, decision.renamed, decision.node).occupancy
+        if left.used or left.pinned or left.held:
+            raise BrokenInvariantError(f"{decision.renamed} was about to be renamed without all that is held on it")
     if decision.removed is not None:
         gone = view.nodes.pop(decision.removed)
         view.removed.append(gone)
         view.waiting[gone.name] = gone.parked
         forget_host(view, decision.removed)
-    return postings
 
 
 def _stamped(command: Command | Expire, before: Instance | None, after: Instance) -> Instance:

@@ -108,7 +108,7 @@ def _print_detail(detail: NodeDetail) -> None:
     del node["usage"]
     inventory = "pushed" if detail.node.hypervisor is None else "observed"
     node |= {"parked": detail.parked, "inventory": inventory, "policy": detail.policy}
-    node |= {"labels": detail.labels, "host_uuid": detail.host_uuid}
+    node |= {"host_uuid": detail.host_uuid, "former_names": detail.former_names}
     console.print_document(node, as_json=False)
     _print_part("usage", usage_rows(detail.node.usage), _USAGE_COLUMNS)
     _print_part("held", map(asdict, detail.allocations), HELD_COLUMNS)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from schemas import Claim, Migrate, Resize
+from schemas import Claim, Migrate, NodePut, Resize
 from schemas.commands import InstanceCommand
 from worker.accounting.rules.decision import Decision, refuse
 from worker.engine.ports import NOBODY, SENDERS_HEADER, line_up
@@ -106,6 +106,8 @@ def concern_of(command: AnyCommand, instances: Mapping[UUID, Instance], *, waiti
         before = [instances[member.instance] for member in command.members() if member.instance in instances]
         projects.update(instance.project for instance in before)
         return Concern(command.kind, frozenset(nodes), frozenset(projects))
+    if isinstance(command, NodePut) and command.replaces is not None:
+        nodes.add(command.replaces)
     if not isinstance(command, InstanceCommand):
         return Concern(command.kind, frozenset(nodes), frozenset({_EVERY_PROJECT}))
     if isinstance(command, Resize | Migrate) and command.destination is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from schemas import Audit, Claim, Migrate, NodeRemove, Resize
+from schemas import Audit, Claim, Migrate, NodePut, NodeRemove, Resize
 from schemas.commands import InstanceCommand
 from worker.engine.ports import ReadKeys, WriteSet
 
@@ -76,6 +76,10 @@ def read_keys(items: Sequence[Item], facts: Facts) -> ReadKeys:
             for member in command.instances or ():
                 want.instances.add(member.instance)
                 want.nodes.add(member.node)
+        elif isinstance(command, NodePut):
+            if command.replaces is not None:
+                want.nodes.add(command.replaces)
+                want.members.add(command.replaces)
         elif isinstance(command, NodeRemove | Audit):
             want.members.add(command.node)
             want.instances.update(domain.uuid for domain in facts.listings.get(command.node) or ())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from worker.accounting.host.compiled import Host
+    from worker.accounting.state.view import View
     from worker.ledger.statements import Connection
 
 _REMEMBERED: Final = 20_000
@@ -122,6 +123,28 @@ def _profile(policy: str, inventory: str | None, observed: bool) -> tuple[Policy
         return parsed, None, None
     stored = Inventory.model_validate_json(inventory)
     return parsed, stored, build_host(stored, parsed, observed=observed)
+
+
+async def rename_nodes(connection: Connection, view: View) -> None:
+    """Give nodes that are stored their new names, one after the other: a name may be free only once another is left.
+
+    Raises:
+        LedgerConflict: not as much is parked for a new name as was counted.
+    """
+    for one in view.renamed:
+        if one.id is None:
+            continue
+        found = await connection.fetchrow(*bound("rename_node", id=one.id, former=one.former, name=one.name))
+        node = view.nodes.get(one.name)
+        if found is not None and node is not None and node.id == one.id and found["waiting"] != node.parked:
+            raise LedgerConflict(f"what is parked for {one.name} changed while it was put")
+
+
+async def note_former_names(connection: Connection, view: View) -> None:
+    """Keep which names the nodes had that are renamed, once they are all stored under their new ones."""
+    former = {one.former: view.former[one.former] for one in view.renamed if one.former in view.former}
+    if former:
+        await connection.execute(statement("note_former_names"), list(former), list(former.values()))
 
 
 async def write_profiles(connection: Connection, nodes: Sequence[Node]) -> None:

@@ -50,6 +50,7 @@ class Node:
     observed_at: datetime | None
     instances: int
     failed_builds: int
+    labels: Mapping[str, str]
     usage: Mapping[str, ResourceUsage]
 
 
@@ -109,7 +110,8 @@ class NodeDetail:
 
     ``counters`` are all that are kept, those of cells and of device types
     included; ``pools`` are the devices it hands out, ``strays`` is what is held
-    though the node no longer offers it. ``host_uuid`` is that of the machine.
+    though the node no longer offers it. ``host_uuid`` is that of the machine. Its history from before
+    it was renamed is under its ``former_names``.
     """
 
     node: Node
@@ -123,8 +125,8 @@ class NodeDetail:
     pools: Sequence[DevicePool]
     strays: Sequence[Stray]
     statistics: Sequence[Statistic]
-    labels: Mapping[str, str]
     host_uuid: UUID | None
+    former_names: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +216,8 @@ async def node(connection: Connection, name: str) -> NodeDetail | None:
         pools=offered,
         strays=astray,
         statistics=await _rows(connection, Statistic, statement("show_statistics"), name),
-        labels=from_json(detail["labels"]),
         host_uuid=detail["host_uuid"],
+        former_names=detail["former_names"],
     )
 
 
@@ -300,8 +302,9 @@ async def _rows(connection: Connection, kind: type[_Row], query: str, *arguments
 
 def _node(row: asyncpg.Record) -> Node:
     values = dict(row)
-    usage = from_json(values.pop("usage"))
-    return Node(**values, usage={resource: ResourceUsage(**amounts) for resource, amounts in usage.items()})
+    usage, labels = from_json(values.pop("usage")), from_json(values.pop("labels"))
+    resources = {resource: ResourceUsage(**amounts) for resource, amounts in usage.items()}
+    return Node(**values, labels=labels, usage=resources)
 
 
 def _json(text: str | None) -> Any:

@@ -61,6 +61,14 @@ CREATE TABLE nodeledger.node_profile (
 );
 COMMENT ON TABLE nodeledger.node_profile IS 'A node''s seldom changing part: address, policy, inventory, capacity';
 
+-- Who still uses the name that a node had is told what it is called now.
+CREATE TABLE nodeledger.former_name (
+    name text COLLATE "C" PRIMARY KEY,
+    node_id bigint NOT NULL REFERENCES nodeledger.node ON DELETE CASCADE
+);
+CREATE INDEX former_name_of_node ON nodeledger.former_name (node_id);
+COMMENT ON TABLE nodeledger.former_name IS 'Names that nodes had before they were renamed';
+
 -- An instance, or, with deleted_at, its tombstone.
 -- version lets two workers find out that they changed it at the same time.
 CREATE TABLE nodeledger.instance (
@@ -302,7 +310,8 @@ SELECT
     n.generation,
     n.observed_at,
     (SELECT count(DISTINCT a.instance) FROM nodeledger.allocation AS a WHERE a.node_id = n.id) AS instances,
-    n.failed_builds
+    n.failed_builds,
+    p.labels
 FROM nodeledger.node AS n
 JOIN nodeledger.node_profile AS p ON p.node_id = n.id;
 COMMENT ON VIEW nodeledger.node_status IS 'Each node, and how it is';
@@ -314,6 +323,7 @@ COMMENT ON COLUMN nodeledger.node_status.generation IS 'Version of the node, one
 COMMENT ON COLUMN nodeledger.node_status.observed_at IS 'When the hypervisor last told its inventory';
 COMMENT ON COLUMN nodeledger.node_status.instances IS 'How many instances hold something here';
 COMMENT ON COLUMN nodeledger.node_status.failed_builds IS 'Builds that failed in a row';
+COMMENT ON COLUMN nodeledger.node_status.labels IS 'What its owner says of it, by name';
 
 CREATE VIEW nodeledger.allocation_view AS
 SELECT
@@ -521,7 +531,8 @@ SELECT
     ) AS counters,
     n.parked,
     p.host_uuid,
-    p.labels
+    p.labels,
+    ARRAY(SELECT f.name::text FROM nodeledger.former_name AS f WHERE f.node_id = n.id ORDER BY f.name) AS former_names
 FROM nodeledger.node AS n
 JOIN nodeledger.node_profile AS p ON p.node_id = n.id;
 COMMENT ON VIEW nodeledger.node_detail_view IS 'Everything about a node in documents';
@@ -533,6 +544,7 @@ COMMENT ON COLUMN nodeledger.node_detail_view.counters IS 'Use of each counter: 
 COMMENT ON COLUMN nodeledger.node_detail_view.parked IS 'Commands that wait for its hypervisor and hold back those behind them';
 COMMENT ON COLUMN nodeledger.node_detail_view.host_uuid IS 'UUID of the machine behind the node, as its hypervisor tells it';
 COMMENT ON COLUMN nodeledger.node_detail_view.labels IS 'What its owner says of it, by name';
+COMMENT ON COLUMN nodeledger.node_detail_view.former_names IS 'Names it had before it was renamed; its history up to then is under these';
 
 -- How many instances of a node share a property. io_workload counts those that
 -- keep its disks busy; failed_builds counts builds that failed in a row.

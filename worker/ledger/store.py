@@ -25,7 +25,7 @@ from worker.engine.ports import Known, LedgerConflict, LedgerUnavailable, ReadSe
 from worker.ledger import documents
 from worker.ledger.differences import Given, Taken, difference
 from worker.ledger.errors import is_conflict, is_transient
-from worker.ledger.nodes import NodeCache, load_hosts, load_nodes, write_profiles
+from worker.ledger.nodes import NodeCache, load_hosts, load_nodes, note_former_names, rename_nodes, write_profiles
 from worker.ledger.parked_rows import parked_columns
 from worker.ledger.rows import (
     AllocationKeys,
@@ -133,6 +133,7 @@ class StoreTransaction:
         if absent := keys.nodes - found.keys():
             counts = await self.connection.fetch(statement("waiting_for"), list(absent))
             read.view.waiting = {row["node"]: row["waiting"] for row in counts}
+            read.view.former = {row["node"]: row["renamed_to"] for row in counts if row["renamed_to"] is not None}
         read.view.hosts = await load_hosts(self.connection, keys.hosts, read.view.nodes)
         return read
 
@@ -180,8 +181,10 @@ class StoreTransaction:
         if writes.parked:
             await self.connection.execute(*bound("park", commands=parked_columns(writes.parked, read.now)))
         await self._keep_absent_nodes(writes)
+        await rename_nodes(self.connection, view)
         if profiles := [node for node in view.nodes.values() if node.profile_changed]:
             await write_profiles(self.connection, profiles)  # counts what is parked for new ones
+        await note_former_names(self.connection, view)
         given, taken = difference(self._before, {name: mark[0] for name, mark in self._marks.items()}, view, changed)
         if any(given):
             await self._release(given)

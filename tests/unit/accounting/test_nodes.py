@@ -28,6 +28,34 @@ def test_new_settings_of_a_node_in_use_lose_and_invent_nothing() -> None:
     assert scene.used("n") == {}
 
 
+def test_a_policy_gives_a_node_custom_resources_beside_what_its_hypervisor_tells() -> None:
+    scene = Scene()
+    licence = {"vcpus": 1, "memory_mib": 512, "custom": {"CUSTOM_LICENSE": 2}}
+    scene.hypervisor("n", policy={**FRESH, "custom": {"CUSTOM_LICENSE": 3}})
+    scene.claim("n", ONE, resources=licence)
+    second = {"instance": uuid(TWO), "project": "blue", "resources": licence}
+    assert scene.refused("claim", "n", **second) == {"insufficient"}
+    scene.hypervisor("n", policy={**FRESH, "custom": {"CUSTOM_LICENSE": 4}})
+    scene.applied("claim", "n", **second)
+    less = scene.applied("node.put", "n", hypervisor=URI, policy={**FRESH, "custom": {"CUSTOM_LICENSE": 1}})
+    assert [(one["code"], one["detail"]) for one in less["warnings"]] == [
+        ("used_above_capacity", "4 CUSTOM_LICENSE are used and 1 may be")
+    ]
+    scene.hypervisor("n")
+    assert scene.refused("claim", "n", **{**second, "instance": uuid(3)}) == {"unknown_resource"}
+
+
+def test_a_custom_resource_of_both_a_pushed_inventory_and_the_policy_is_refused_and_each_is_named() -> None:
+    scene, there = Scene(), {"CUSTOM_A": 1, "CUSTOM_B": 1, "CUSTOM_C": 1}
+    policy = {"custom": {"CUSTOM_B": 1, "CUSTOM_C": 2, "CUSTOM_D": 3}}
+    outcome = scene.do("node.put", "n", inventory={**HOST, "custom": there}, policy=policy)
+    told = [(why["code"], why["resource"]) for why in outcome["reasons"]]
+    assert told == [("invalid_request", "CUSTOM_B"), ("invalid_request", "CUSTOM_C")]
+    assert "n" not in scene.ledger.nodes
+    scene.applied("node.put", "n", inventory={**HOST, "custom": {"CUSTOM_A": 1}}, policy=policy)
+    scene.claim("n", ONE, resources={"vcpus": 1, "memory_mib": 512, "custom": {"CUSTOM_A": 1, "CUSTOM_D": 3}})
+
+
 def test_below_its_use_a_node_lets_instances_shrink_and_go_and_nothing_grow() -> None:
     scene = Scene()
     scene.nodes("n", policy={"dedicated_cpus": "0-3"})

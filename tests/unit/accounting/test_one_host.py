@@ -90,3 +90,28 @@ def test_a_host_with_a_new_board_keeps_its_node() -> None:
     assert decide(view, [claim], {"a": YOURS}) == ["applied"]
     assert view.hosts == {YOURS: "a"}
     assert view.nodes["a"].host_uuid == YOURS
+
+
+def test_a_host_is_renamed_where_the_put_replaces_its_node_and_under_no_other_condition() -> None:
+    view = View()
+    assert decide(view, [put("a"), put("b")], {"a": MINE, "b": YOURS}) == ["applied", "applied"]
+    other = put("c", hypervisor=URI, replaces="b")
+    assert decide(view, [other], {"c": MINE}) == ["hypervisor_taken"]
+    unlike = put("c", hypervisor=URI, replaces="b")
+    assert decide(view, [unlike], {"c": UUID(int=0x3333)}) == ["invalid_request"]
+    assert decide(view, [put("c", hypervisor=URI, replaces="b")], {"c": YOURS}) == ["applied"]
+    assert (view.hosts, sorted(view.nodes)) == ({MINE: "a", YOURS: "c"}, ["a", "c"])
+    assert decide(view, [put("b")], {"b": YOURS}) == ["hypervisor_taken"]
+
+
+def test_a_host_that_does_not_answer_keeps_its_uuid_under_its_new_name() -> None:
+    view = View()
+    assert decide(view, [put("a")], {"a": MINE}) == ["applied"]
+    loaded = ReadSet(view, {}, NOW)
+    silent = Facts({"b": Observation(NOW, OTHER_URI, None, "it does not answer")})
+    result = Decider(loaded, silent, 0.0, timedelta(days=1), lambda _uri: None).run(
+        [put("b", hypervisor=OTHER_URI, replaces="a")]
+    )
+    (outcome,) = [json.loads(rendered.text) for _, rendered in result.outcomes]
+    assert [one["code"] for one in outcome["warnings"]] == ["hypervisor_unreachable"]
+    assert (view.hosts, view.nodes["b"].inventory) == ({MINE: "b"}, INVENTORY)

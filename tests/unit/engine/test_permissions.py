@@ -209,6 +209,8 @@ def test_what_no_rule_matches_is_refused(rules_given: list[PermissionRule], user
 def test_every_kind_of_command_says_what_it_touches() -> None:
     assert concern_of(item(kind="audit").command, {}) == Concern("audit", frozenset({"a1"}), frozenset({None}))
     assert concern_of(item(**on(OTHER)).command, INSTANCES).nodes == {"a1", "b1"}
+    renames = item(kind="node.put", hypervisor="test:///default", replaces="b1").command
+    assert concern_of(renames, {}) == Concern("node.put", frozenset({"a1", "b1"}), frozenset({None}))
 
 
 def test_rules_are_read_from_toml_json_and_the_setting_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ class HostCell:
     ``siblings`` are all sets of online CPUs that are threads of one core, in
     the inventory's order, in which they are used; ``cores`` are the same
     without the CPUs that are neither shared nor dedicated.
+    ``caches`` are those of the last level as far as they are known, with their online CPUs.
     ``isolating`` tells whether a core can be given whole to one vCPU: not where
     dedicated CPUs have siblings, which would be taken that nobody is charged for.
     Ratios are in millionths; ``pages`` are sorted by size. ``memory_mib`` is what
@@ -41,6 +42,7 @@ class HostCell:
     siblings: tuple[int, ...]
     cores: tuple[int, ...]
     isolating: bool
+    caches: tuple[int, ...]
     memory_mib: int
     overcommitted_mib: int
     pages: tuple[Pages, ...]
@@ -84,6 +86,7 @@ def host_cell(cell: Cell, online: int, shared: int, dedicated: int, policy: Poli
         siblings=tuple(siblings),
         cores=cores,
         isolating=all(core.bit_count() == 1 for core in cores if core & dedicated),
+        caches=tuple(mask for shared_by in cell.caches if (mask := parse_cpu_mask(shared_by) & cpus)),
         memory_mib=memory_mib,
         overcommitted_mib=handed_out(memory_mib, kept_mib, millionths(policy.ratios.memory)),
         pages=pages,

@@ -142,5 +142,5 @@ def _capacity(
         "pcpus": Capacity(dedicated, 0, dedicated),
         "memory_mib": capacity_of(memory_mib, reserved.memory_mib, ratios.memory),
         "disk_mib": capacity_of(inventory.disk_gib * 1024, reserved.disk_gib * 1024, ratios.disk),
-        **{name: Capacity(total, 0, total) for name, total in sorted(inventory.custom.items())},
+        **{name: Capacity(total, 0, total) for name, total in sorted((inventory.custom | policy.custom).items())},
     }

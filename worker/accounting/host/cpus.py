@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from schemas.requests import ThreadPolicy
+    from worker.accounting.host.caches import Caches
 
 
 class Packing(NamedTuple):
@@ -52,7 +53,14 @@ def attainable(cores: Iterable[int], free: int, reserved: int, policy: ThreadPol
     return free.bit_count() - reserved
 
 
-def pack(cores: Iterable[int], free: int, wanted: int, reserved: int, policy: ThreadPolicy | None) -> Packing:
+def pack(
+    cores: Iterable[int],
+    free: int,
+    wanted: int,
+    reserved: int,
+    policy: ThreadPolicy | None,
+    caches: Caches | None = None,
+) -> Packing:
     """Choose host CPUs out of ``free`` for ``wanted`` vCPUs and ``reserved`` emulator CPUs.
 
     ``cores`` are the sibling sets in order of preference. As many threads of
@@ -63,32 +71,44 @@ def pack(cores: Iterable[int], free: int, wanted: int, reserved: int, policy: Th
     * ``require`` uses at least two threads of a core,
     * ``isolate`` uses cores of one CPU, also for emulator threads.
 
+    Of all ways to use so many threads of each core, the vCPUs take one with the fewest ``caches``.
+
     Raises:
         ValueError: there is no way, as :func:`attainable` would have told.
     """
-    left = _left(cores, free, policy)
-    pins = _siblings_first(left, wanted, fewest=2 if policy == "require" else 1)
+    left = left_of(cores, free, policy)
+    pins = _siblings_first(left, wanted, caches, fewest=2 if policy == "require" else 1)
     if pins is None:
         raise ValueError("the guest's CPUs do not fit on these cores")
     return Packing(pins, _beside(left, pins, reserved))
 
 
 def extended(
-    cores: Sequence[int], free: int, pins: Sequence[int], more: int, policy: ThreadPolicy | None
+    cores: Sequence[int],
+    free: int,
+    pins: Sequence[int],
+    more: int,
+    policy: ThreadPolicy | None,
+    caches: Caches | None = None,
 ) -> list[int] | None:
     """CPUs for ``more`` vCPUs of a guest that has ``pins`` already, or None where that breaks the policy.
 
     Those beside the CPUs it has come first, and of them those that give a
-    sibling to one that has none: all together are to lie as if packed at once.
+    sibling to one that has none: all together are to lie as if packed at once,
+    also within the bound of ``caches``.
     """
     has = mask_of(pins)
     begun = [(bits_of(core & free & ~has), (core & has).bit_count()) for core in cores if core & has]
     added = [rest[0] for rest, count in begun if rest and count == 1]
     added += [cpu for rest, count in begun for cpu in rest[count == 1 :]]
     del added[more:]
-    untouched = _left((core for core in cores if not core & has), free, policy)
-    fresh = _siblings_first(untouched, more - len(added), fewest=2 if policy == "require" else 1)
-    if fresh is None or not follows(cores, has | mask_of([*added, *fresh]), policy):
+    untouched = left_of((core for core in cores if not core & has), free, policy)
+    begun_cpus, missing = has | mask_of(added), more - len(added)
+    fresh = _siblings_first(untouched, missing, caches, begun_cpus, fewest=2 if policy == "require" else 1)
+    if fresh is None:
+        return None
+    together = begun_cpus | mask_of(fresh)
+    if not follows(cores, together, policy) or not (caches is None or caches.hold(together)):
         return None
     return added + fresh
 
@@ -101,7 +121,7 @@ def follows(cores: Iterable[int], pins: int, policy: ThreadPolicy | None) -> boo
     return policy != "require" or sum((core & pins).bit_count() == 1 for core in used) <= 1
 
 
-def _left(cores: Iterable[int], free: int, policy: ThreadPolicy | None) -> list[int]:
+def left_of(cores: Iterable[int], free: int, policy: ThreadPolicy | None) -> list[int]:
     """What is free of each core, of those that the policy admits."""
     return [left for core in cores if (left := core & free) and (policy != "isolate" or core.bit_count() == 1)]
 
@@ -119,18 +139,27 @@ def _beside(left: Iterable[int], pins: Iterable[int], reserved: int) -> list[int
     return emulator
 
 
-def _siblings_first(cores_left: Sequence[int], wanted: int, *, fewest: int) -> list[int] | None:
-    """CPUs with as many threads of each core as there are enough cores for; with ``fewest`` 1, any at last."""
+def _siblings_first(
+    cores_left: Sequence[int], wanted: int, caches: Caches | None, begun: int = 0, *, fewest: int
+) -> list[int] | None:
+    """CPUs with as many threads of each core as there are enough cores for; with ``fewest`` 1, any at last.
+
+    They are in few ``caches``, those that the CPUs ``begun`` lie in first: one thread of
+    each core is then no aim of its own.
+    """
     if not wanted:
         return []
     most = max((left.bit_count() for left in cores_left), default=0)
-    for threads in range(most, fewest - 1, -1):
-        pins = _spread([left for left in cores_left if left.bit_count() >= threads], threads, wanted)
+    lowest = fewest if caches is None else max(2, fewest)
+    for threads in range(most, lowest - 1, -1):
+        near = cores_left if caches is None else caches.nearest(cores_left, wanted, threads, begun)
+        pins = _spread([left for left in near if left.bit_count() >= threads], threads, wanted)
         if pins is not None:
             return pins
     if fewest > 1:
         return None
-    pins = [cpu for left in cores_left for cpu in bits_of(left)]
+    near = cores_left if caches is None else caches.nearest(cores_left, wanted, None, begun)
+    pins = [cpu for left in near for cpu in bits_of(left)]
     return pins[:wanted] if len(pins) >= wanted else None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from worker.accounting.host.capacity import MILLION, grows
 from worker.accounting.host.cpus import attainable
 from worker.accounting.host.pages import Pages, candidates, free_pages
+from worker.accounting.placing.caching import caches_of, in_fewest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -118,6 +119,11 @@ def _cpu_lacks(room: Room, guest: Guest, need: Need, own: Mapping[str, int], *, 
         reach = attainable(room.cores, room.free, need.emulator, guest.thread_policy)
         if reach < need.dedicated:
             yield _lack(resource, need.dedicated, reach)
+    caches = caches_of(room, guest, need) if guest.cache == "require" else None
+    if caches is not None and caches.most is not None:
+        reach = in_fewest(room, guest, caches.most)
+        if reach < need.dedicated:
+            yield {**_lack("cache_cpus", need.dedicated, reach), "caches": caches.most}
 
 
 def is_small(cell: HostCell, size_kib: int) -> bool:

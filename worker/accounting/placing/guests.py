@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from schemas.outcomes import Reason
     from schemas.requests import (
+        CachePolicy,
         CpuPolicy,
         DeviceRequest,
         EmulatorThreads,
@@ -66,6 +67,7 @@ class Guest:
     cells: tuple[GuestCell, ...]
     policy: CpuPolicy
     thread_policy: ThreadPolicy | None
+    cache: CachePolicy | None
     emulator_threads: EmulatorThreads | None
     page_size: PageSize | None
     physnets: frozenset[str]
@@ -107,6 +109,7 @@ def guest_of(resources: Resources, topology: Topology) -> Guest | list[Reason] |
         cells=cells,
         policy=policy,
         thread_policy=topology.thread_policy,
+        cache=topology.cache,
         emulator_threads=topology.emulator_threads,
         page_size=topology.page_size,
         physnets=frozenset(networks.physnets) if networks else frozenset(),
@@ -174,6 +177,8 @@ def _policy_contradictions(resources: Resources, topology: Topology) -> Iterator
     if policy == "shared":
         if topology.thread_policy is not None:
             yield "topology.thread_policy", "a thread_policy needs dedicated vCPUs"
+        if topology.cache is not None:
+            yield "topology.cache", "cache needs dedicated vCPUs"
         if topology.emulator_threads == "isolate":
             yield "topology.emulator_threads", "emulator_threads isolate needs dedicated vCPUs"
         if topology.realtime_vcpus is not None:

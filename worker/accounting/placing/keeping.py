@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from schemas.cpuset import parse_cpu_set
 from worker.accounting.host.cpus import Packing, attainable, extended, follows, mask_of, pack
 from worker.accounting.host.modes import bits
+from worker.accounting.placing.caching import caches_of, in_reach
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from schemas.requests import ThreadPolicy
+    from schemas.requests import CachePolicy, ThreadPolicy
     from worker.accounting.host.cells import Room
     from worker.accounting.host.devices import Catalog
     from worker.accounting.placing.guests import Guest, GuestCell
@@ -35,7 +36,7 @@ class FormerCell(NamedTuple):
 class Former(NamedTuple):
     """What an instance holds: the mask of its CPUs, its cells by number, its devices by request; and by which rules.
 
-    ``thread_policy`` is that of its CPUs. ``backed`` tells that its memory has
+    ``thread_policy`` and ``cache`` are those of its CPUs. ``backed`` tells that its memory has
     pages of its own, and ``rated`` that the memory ratio bounds it.
     """
 
@@ -43,6 +44,7 @@ class Former(NamedTuple):
     cells: Mapping[int, FormerCell]
     devices: Mapping[str, frozenset[tuple[str, str | None]]]
     thread_policy: ThreadPolicy | None = None
+    cache: CachePolicy | None = None
     backed: bool = True
     rated: bool = True
 
@@ -66,7 +68,9 @@ def licence_of(own: Mapping[str, int], former: Former) -> Licence:
     return Licence(own, own if former.backed else {}, own if former.rated else {})
 
 
-def former_of(held: Sequence[Placement], thread_policy: ThreadPolicy | None = None) -> Former:
+def former_of(
+    held: Sequence[Placement], thread_policy: ThreadPolicy | None = None, cache: CachePolicy | None = None
+) -> Former:
     """What the placements of one instance on one node say of where it is; the first says where its cells are."""
     if not held:
         return NOTHING
@@ -90,6 +94,7 @@ def former_of(held: Sequence[Placement], thread_policy: ThreadPolicy | None = No
         cells,
         devices,
         thread_policy,
+        cache,
         backed="pcpus" in charge or sized,
         rated="pcpus" not in charge or "vcpus" in charge,
     )
@@ -141,13 +146,12 @@ def kept_on(room: Room, number: int, guest: Guest, former: Former) -> Packing | 
     if not kept:
         return None
     grows = len(kept) < cell.need.dedicated or len(as_it_is.emulator) < cell.need.emulator
-    stays = not grows and guest.thread_policy == former.thread_policy
+    stays = not grows and (guest.thread_policy, guest.cache) == (former.thread_policy, former.cache)
     if stays and len(kept) == len(before.pins):
         return as_it_is
     if (packed := _enlarged(room, cell, guest, kept, as_it_is)) is not None:
         return packed
-    reach = attainable(room.cores, room.free, cell.need.emulator, guest.thread_policy)
-    return as_it_is if stays and reach < cell.need.dedicated else None
+    return as_it_is if stays and in_reach(room, guest, cell.need) < cell.need.dedicated else None
 
 
 def _enlarged(room: Room, cell: GuestCell, guest: Guest, kept: Mapping[int, int], as_it_is: Packing) -> Packing | None:
@@ -156,7 +160,8 @@ def _enlarged(room: Room, cell: GuestCell, guest: Guest, kept: Mapping[int, int]
     taken = mask_of([*pins, *emulator])
     if taken & ~room.free or not follows(room.cores, mask_of(emulator), _alone(guest)):
         return None
-    added = extended(room.cores, room.free & ~taken, pins, cell.need.dedicated - len(pins), policy)
+    missing, caches = cell.need.dedicated - len(pins), caches_of(room, guest, cell.need)
+    added = extended(room.cores, room.free & ~taken, pins, missing, policy, caches)
     if added is None:
         return None
     free = room.free & ~mask_of([*pins, *added, *emulator])
@@ -174,7 +179,8 @@ def packing(room: Room, number: int, guest: Guest, former: Former) -> Packing:
     if kept is not None:
         return kept
     need = guest.cells[number].need
-    return pack(room.cores, room.free, need.dedicated, need.emulator, guest.thread_policy)
+    caches = caches_of(room, guest, need)
+    return pack(room.cores, room.free, need.dedicated, need.emulator, guest.thread_policy, caches)
 
 
 def _alone(guest: Guest) -> ThreadPolicy | None:

@@ -116,7 +116,8 @@ def lay(
 
 def _effort(room: Room, guest: Guest) -> int:
     """The steps it takes to see whether a guest cell fits on a host cell."""
-    return 2 + (len(room.cores) // 8 if guest.thread_policy in {"require", "isolate"} else 0)
+    steps = 2 + (len(room.cores) // 8 if guest.thread_policy in {"require", "isolate"} else 0)
+    return steps if guest.cache is None else steps + len(room.cores) * (1 + len(room.cell.caches)) // 8
 
 
 def in_order(rooms: list[Room], guest: Guest, host: Host, demand: Demand) -> list[Room]:

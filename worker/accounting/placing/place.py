@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from schemas.inventory import Device
     from schemas.outcomes import Reason
-    from schemas.requests import DeviceRequest, Resources, ThreadPolicy, Topology, Traits
+    from schemas.requests import CachePolicy, DeviceRequest, Resources, ThreadPolicy, Topology, Traits
     from worker.accounting.host.compiled import Host
     from worker.accounting.placing.guests import Guest
     from worker.accounting.placing.keeping import Former
@@ -63,6 +63,7 @@ def place(
     own: Mapping[str, int] = _NOTHING,
     held: Sequence[Placement] = (),
     thread_policy: ThreadPolicy | None = None,
+    cache: CachePolicy | None = None,
     work: Work | None = None,
 ) -> Placement | list[Reason]:
     """Find room for ``shape``, or say everything that stands against it.
@@ -71,7 +72,7 @@ def place(
     ``own`` is what it is charged there now: a counter that does not grow
     beyond it never refuses. ``held`` are its placements there, the one in use
     first: cells, CPUs and devices stay the same as far as they can. Its CPUs
-    were given under ``thread_policy``. ``work`` is how much of it may be spent,
+    were given under ``thread_policy`` and ``cache``. ``work`` is how much of it may be spent,
     which several placements of one command share.
     """
     if occupancy.pinned or held:
@@ -80,7 +81,7 @@ def place(
         charge = plain_charge(host, shape.resources)
         if _fits(host, occupancy.used, charge, own):
             return Placement(charge, assignment=host.unplaced)
-    former = former_of(held, thread_policy)
+    former = former_of(held, thread_policy, cache)
     return _place(host, occupancy, shape, own, former, Work() if work is None else work)
 
 

@@ -132,6 +132,8 @@ def _cell_words(entry: Mapping[str, object]) -> str:
 
 def _words(lack: Lack) -> str:
     of = f" of {lack['page_size_kib']} KiB" if lack.get("page_size_kib") else ""
+    if "caches" in lack:
+        of = f" in {lack['caches']} last-level caches" if lack["caches"] else ": its host tells no last-level caches"
     if lack["resource"] == "page_multiple":
         return f"pages that divide {lack['requested']} MiB (they are{of})"
     if "short_by" not in lack:

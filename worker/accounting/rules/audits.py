@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from worker.accounting.rules.decision import Decision, refuse
+from worker.accounting.rules.decision import Decision, refuse, rejected
+from worker.accounting.rules.renaming import unknown_node
 from worker.accounting.state.instances import Holding, Instance, shape_of
 from worker.accounting.state.occupancy import Placement
 from worker.accounting.state.view import Question
@@ -54,7 +55,7 @@ def audit(view: View, command: Audit, now: datetime) -> Decision | Question:
     """Compare a node with its hypervisor; with ``repair``, charge what runs there and nobody claimed."""
     node = view.nodes.get(command.node)
     if node is None:
-        return refuse(command.node, "node_unknown", f"node {command.node} is not registered")
+        return rejected(command.node, [unknown_node(view, command.node)])
     if node.hypervisor is None:
         return refuse(command.node, "invalid_request", f"node {command.node} has no hypervisor to be compared with")
     if command.node not in view.facts.listings:

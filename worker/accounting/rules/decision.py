@@ -26,6 +26,8 @@ class Decision:
     difference between their old and new versions (:mod:`worker.accounting.post`),
     so that nothing can be released that was not charged.
 
+    ``renamed`` is the name that the node had before its ``settings``.
+
     ``parked`` decisions change nothing; with ``blocking`` the commands behind
     this one wait too.
     """
@@ -38,6 +40,7 @@ class Decision:
     assignments: tuple[tuple[Instance, str, Mapping[str, object]], ...] | None = None
     settings: NodePut | None = None
     removed: str | None = None
+    renamed: str | None = None
     failed_builds: Mapping[str, int] | None = None
     warnings: tuple[Notice, ...] = ()
     drift: tuple[Mapping[str, object], ...] | None = None

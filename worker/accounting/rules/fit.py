@@ -9,7 +9,8 @@ from worker.accounting.placing.place import place
 from worker.accounting.reasons.refusals import refusal
 from worker.accounting.reasons.traits import trait_breaches
 from worker.accounting.rules.nodes import inventory_needed
-from worker.accounting.state.instances import thread_policy_of
+from worker.accounting.rules.renaming import unknown_node
+from worker.accounting.state.instances import packed_under
 from worker.accounting.state.occupancy import merged
 from worker.accounting.state.view import Question
 
@@ -40,7 +41,7 @@ def fit(
     """
     node = view.nodes.get(name)
     if node is None:
-        return [refusal("node_unknown", f"node {name} is not registered", node=name)]
+        return [unknown_node(view, name)]
     missing = inventory_needed(view, node, now)
     if isinstance(missing, Question):
         return missing
@@ -63,13 +64,15 @@ def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], work: Work) -> 
     if node.host is None:
         return [refusal("hypervisor_unreachable", "the node was never observed", node=node.name)]
     held = [holding.placement for holding in own]
+    thread_policy, cache = packed_under(own[0]) if shape.topology is not None else (None, None)
     result = place(
         node.host,
         node.occupancy.without(held),
         shape.model_copy(update={"traits": None}) if shape.traits is not None else shape,
         own=merged(held),
         held=held,
-        thread_policy=thread_policy_of(own[0]) if shape.topology is not None else None,
+        thread_policy=thread_policy,
+        cache=cache,
         work=work,
     )
     if node.policy.enabled and shape.traits is None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from worker.accounting.host.compiled import build_host
 from worker.accounting.reasons.refusals import refusal
-from worker.accounting.rules.decision import Decision, refuse
+from worker.accounting.rules.decision import Decision, refuse, rejected
 from worker.accounting.rules.notices import notices
+from worker.accounting.rules.renaming import against_renaming, another_host, carried, replaced, unknown_node
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Node, Question
 
@@ -27,24 +28,46 @@ def put_node(view: View, command: NodePut, _now: datetime) -> Decision | Questio
 
     The hypervisor is asked at once, so that the node's capacity shows; if it
     does not answer the node is registered all the same. One host is one node:
-    what is registered under another name already is refused.
+    what is registered under another name already is refused. So is a custom
+    resource that a pushed inventory and the policy both name.
     """
     if (refusal := view.refused_addresses.get(command.hypervisor or "")) is not None:
         return refuse(command.node, "hypervisor_not_allowed", refusal)
+    former = replaced(view, command)
+    if barred := [*_told_twice(command), *against_renaming(view, command, former)]:
+        return rejected(command.node, barred)
     observation = view.facts.observations.get(command.node)
     answered = observation is not None and observation.address == command.hypervisor
-    if observation is not None and answered and (other := _owner(view, command.node, observation)) is not None:
-        return refuse(command.node, "hypervisor_taken", _taken(command.node, other))
+    if observation is not None and answered:
+        if (other := _owner(view, command.node, observation)) not in {None, former}:
+            return refuse(command.node, "hypervisor_taken", _taken(command.node, other or ""))
+        if former is not None and (detail := another_host(view.nodes[former], observation)) is not None:
+            return refuse(command.node, "invalid_request", detail)
     if command.hypervisor is not None and not answered and not command.dry_run:
         return Question(inventories=frozenset({command.node}))
-    told = tuple(notices(settled(view, command), observation))
-    return Decision("applied", command.node, settings=command, warnings=told)
+    return Decision(
+        "applied",
+        command.node,
+        instances=carried(view, former, command.node),
+        settings=command,
+        renamed=former,
+        warnings=tuple(notices(settled(view, command, former), observation)),
+    )
+
+
+def _told_twice(command: NodePut) -> list[Reason]:
+    """A reason for each custom resource of which a pushed inventory and the policy both say how much is there."""
+    pushed = {} if command.inventory is None else command.inventory.custom
+    return [
+        refusal("invalid_request", f"{name} is in inventory.custom and in policy.custom: name it in one", resource=name)
+        for name in sorted(pushed.keys() & command.policy.custom.keys())
+    ]
 
 
 def remove_node(view: View, command: NodeRemove, _now: datetime) -> Decision:
     """Remove a node; with ``force`` what instances hold there is released, and their requests kept for evacuation."""
     if command.node not in view.nodes:
-        return refuse(command.node, "node_unknown", f"node {command.node} is not registered")
+        return rejected(command.node, [unknown_node(view, command.node)])
     holders = [instance for instance in view.instances.values() if instance.on(command.node)]
     if holders and not command.force:
         detail = f"{len(holders)} instances hold resources on {command.node}; move or delete them, or use force"
@@ -75,21 +98,22 @@ def _stranded(instance: Instance, node: str) -> Instance:
     return replace(instance, holdings=tuple(replace(holding, role="active") for holding in rest), move=None)
 
 
-def apply_settings(view: View, command: NodePut) -> None:
-    """Make the settings of a ``node.put`` the node's own."""
-    node = view.nodes[command.node] = settled(view, command)
+def apply_settings(view: View, command: NodePut, former: str | None = None) -> None:
+    """Make the settings of a ``node.put`` the node's own; renamed, it holds nothing before that is carried over."""
+    node = view.nodes[command.node] = settled(view, command, former)
+    if former is not None:
+        node.occupancy = Occupancy()
     view.waiting.pop(command.node, None)
+    view.former.pop(command.node, None)
     _know_host(view, node)
 
 
-def settled(view: View, command: NodePut) -> Node:
-    """The node as it is once the settings of a ``node.put`` are its own."""
-    known = view.nodes.get(command.node)
-    node = (
-        replace(known)
-        if known is not None
-        else Node(command.node, command.policy, Occupancy(), parked=view.waiting.get(command.node, 0))
-    )
+def settled(view: View, command: NodePut, former: str | None) -> Node:
+    """The node as it is once the settings of a ``node.put`` are its own; ``former`` is the name it had until now."""
+    known = view.nodes.get(command.node if former is None else former)
+    node = Node(command.node, command.policy, Occupancy()) if known is None else replace(known, name=command.node)
+    if command.node not in view.nodes:
+        node.parked = view.waiting.get(command.node, 0)
     moved = node.hypervisor != command.hypervisor
     node.policy = command.policy
     node.hypervisor = command.hypervisor
@@ -98,7 +122,7 @@ def settled(view: View, command: NodePut) -> Node:
         node.inventory, node.observed_at, node.reachable = command.inventory, None, None
     elif moved:
         node.observed_at, node.reachable = None, None
-    if moved:
+    if moved and (former is None or command.hypervisor is None):
         node.host_uuid = None
     node.profile_changed = True
     observation = view.facts.observations.get(command.node)
@@ -121,8 +145,8 @@ def _owner(view: View, name: str, observation: Observation) -> str | None:
 
 def _taken(name: str, other: str) -> str:
     return (
-        f"the hypervisor of {name} is that of node {other}, its host has the same UUID: use {other} or remove it;"
-        " if they are two hosts, give each a host_uuid of its own in its libvirtd.conf"
+        f"the hypervisor of {name} is that of node {other}, its host has the same UUID: use {other}, or rename it"
+        " with `replaces`; if they are two hosts, give each a host_uuid of its own in its libvirtd.conf"
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from schemas.requests import ThreadPolicy
+    from schemas.requests import CachePolicy, ThreadPolicy
 
 RELEASING_STATES: Final = frozenset({"shelved_offloaded", "deleted"})
 """Life-cycle states in which an instance keeps nothing on its node."""
@@ -47,10 +47,10 @@ class Holding:
     lease_expires_at: datetime | None = None
 
 
-def thread_policy_of(holding: Holding) -> ThreadPolicy | None:
-    """The thread policy under which a holding's CPUs were given."""
+def packed_under(holding: Holding) -> tuple[ThreadPolicy | None, CachePolicy | None]:
+    """The thread policy and the cache policy under which a holding's CPUs were given."""
     topology = shape_of(holding.request).topology if holding.placement.pins else None
-    return None if topology is None else topology.thread_policy
+    return (None, None) if topology is None else (topology.thread_policy, topology.cache)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +43,14 @@ class Node:
     reachable: bool | None = None
     observed_at: datetime | None = None
     profile_changed: bool = False
+
+
+class Renaming(NamedTuple):
+    """A node that was given another name; ``id`` is its own, None where it was never stored."""
+
+    id: int | None
+    former: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +104,10 @@ class View:
     """The part of the ledger that a batch of commands touches, and that its decisions change.
 
     Every node and instance that a command names is looked up before: one that
-    is missing here does not exist. Of nodes that are to be removed or audited, every
-    instance that holds something there is in it. ``waiting`` counts what is
-    parked for nodes that are not there: it holds others up again once they are.
+    is missing here does not exist. Of nodes that are to be removed, renamed or audited,
+    every instance that holds something there is in it. ``waiting`` counts what is
+    parked for nodes that are not there: it holds others up again once they are;
+    ``former`` gives of such names the node that had them, by its name now.
     ``hosts`` tells of machines that answered which nodes they are.
     """
 
@@ -106,6 +115,8 @@ class View:
     instances: dict[UUID, Instance] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     removed: list[Node] = field(default_factory=list)
+    renamed: list[Renaming] = field(default_factory=list)
+    former: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
     refused_addresses: dict[str, str] = field(default_factory=dict)
     hosts: dict[UUID, str] = field(default_factory=dict)

@@ -4,6 +4,7 @@ WITH write (relation, privileges) AS (
     ('installation', 'INSERT,UPDATE'),
     ('node', 'INSERT,UPDATE,DELETE'),
     ('node_profile', 'INSERT,UPDATE,DELETE'),
+    ('former_name', 'INSERT,UPDATE,DELETE'),
     ('instance', 'INSERT,UPDATE'),
     ('allocation', 'INSERT,UPDATE,DELETE'),
     ('pinned_cpu', 'INSERT,UPDATE,DELETE'),

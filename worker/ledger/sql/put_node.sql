@@ -4,6 +4,9 @@
 WITH waiting AS (
     SELECT 1 FROM nodeledger.parked_command AS c WHERE c.node = :name AND c.blocking FOR UPDATE
 ),
+taken AS (
+    DELETE FROM nodeledger.former_name WHERE name = :name
+),
 added AS (
     INSERT INTO nodeledger.node (name, generation) VALUES (:name, :generation) RETURNING id
 )

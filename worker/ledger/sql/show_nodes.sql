@@ -1,6 +1,6 @@
 -- Nodes after a name, with their usage as one document each.
 SELECT
-    s.node, s.hypervisor, s.enabled, s.reachable, s.generation, s.observed_at, s.instances, s.failed_builds,
+    s.node, s.hypervisor, s.enabled, s.reachable, s.generation, s.observed_at, s.instances, s.failed_builds, s.labels,
     (
         SELECT coalesce(
             json_object_agg(
