@@ -52,7 +52,7 @@ def attainable(cores: Iterable[int], free: int, reserved: int, policy: ThreadPol
     return free.bit_count() - reserved
 
 
-def pack(cores: Iterable[int], free: int, wanted: int, reserved: int, policy: ThreadPolicy | None) -> Packing:
+def pack(cores: Sequence[int], free: int, wanted: int, reserved: int, policy: ThreadPolicy | None) -> Packing:
     """Choose host CPUs out of ``free`` for ``wanted`` vCPUs and ``reserved`` emulator CPUs.
 
     ``cores`` are the sibling sets in order of preference. As many threads of
@@ -66,6 +66,8 @@ def pack(cores: Iterable[int], free: int, wanted: int, reserved: int, policy: Th
     Raises:
         ValueError: there is no way, as :func:`attainable` would have told.
     """
+    if not reserved and (whole := _whole_cores(cores, free, wanted, policy)) is not None:
+        return Packing(whole, [])
     left = _left(cores, free, policy)
     pins = _siblings_first(left, wanted, fewest=2 if policy == "require" else 1)
     if pins is None:
@@ -99,6 +101,21 @@ def follows(cores: Iterable[int], pins: int, policy: ThreadPolicy | None) -> boo
     if policy == "isolate":
         return all(core.bit_count() == 1 for core in used)
     return policy != "require" or sum((core & pins).bit_count() == 1 for core in used) <= 1
+
+
+def _whole_cores(cores: Sequence[int], free: int, wanted: int, policy: ThreadPolicy | None) -> list[int] | None:
+    """What :func:`_siblings_first` finds where the first widest cores that are free are enough; else None."""
+    widest = max(map(int.bit_count, cores), default=0)
+    if (policy == "isolate" and widest > 1) or (policy == "require" and widest == 1):
+        return None
+    pins: list[int] = []
+    for core in cores:
+        left = core & free
+        if left.bit_count() == widest:
+            pins += bits_of(left)
+            if len(pins) >= wanted:
+                return pins[:wanted]
+    return None
 
 
 def _left(cores: Iterable[int], free: int, policy: ThreadPolicy | None) -> list[int]:

@@ -52,8 +52,7 @@ class Table(NamedTuple):
         masks: dict[int, int] = {}
         for found in self.found:
             if id(found) not in masks:
-                fits = (1 << position for position, size in enumerate(found) if isinstance(size, int))
-                masks[id(found)] = sum(fits)
+                masks[id(found)] = sum([1 << position for position, size in enumerate(found) if isinstance(size, int)])
         return [masks[id(found)] for found in self.found]
 
     def page_size(self, number: int, position: int) -> int:
@@ -76,13 +75,18 @@ def tabulated(
         found = None if here else known.get(cell.need)
         if found is None:
             found = [
-                fitting(room, guest, cell.need, used, licence, pinned=kept_on(room, number, guest, former) is not None)
+                fitting(room, guest, cell.need, used, licence, pinned=here and _keeps(room, number, guest, former))
                 for room in rooms
             ]
         if not here:
             known[cell.need] = found
         table.append(found)
     return Table(rooms, table)
+
+
+def _keeps(room: Room, number: int, guest: Guest, former: Former) -> bool:
+    """Whether a guest cell comes by all CPUs it needs on a host cell with those it has there."""
+    return kept_on(room, number, guest, former) is not None
 
 
 def lay(
@@ -100,8 +104,7 @@ def lay(
     work = demand.work
     work.spend(len(cells) + len(occupancy.pinned) // 8)
     rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned, former.pins), guest, host, demand)
-    work.spend(len({cell.need for cell in guest.cells}) * sum(_effort(room, guest) for room in rooms))
-    work.spend(len(former.cells) * len(rooms))
+    work.spend(len({cell.need for cell in guest.cells}) * _effort(rooms, guest) + len(former.cells) * len(rooms))
     used = resettled([cell.pages for cell in cells], occupancy.used)
     table = tabulated(rooms, guest, used, own, former)
     rows = table.rows()
@@ -114,9 +117,11 @@ def lay(
     return Layout(*_laid(guest, table, positions, host, former), nearby.choice)
 
 
-def _effort(room: Room, guest: Guest) -> int:
-    """The steps it takes to see whether a guest cell fits on a host cell."""
-    return 2 + (len(room.cores) // 8 if guest.thread_policy in {"require", "isolate"} else 0)
+def _effort(rooms: Sequence[Room], guest: Guest) -> int:
+    """The steps it takes to see on which host cells a guest cell fits."""
+    if guest.thread_policy in {"require", "isolate"}:
+        return sum([2 + len(room.cores) // 8 for room in rooms])
+    return 2 * len(rooms)
 
 
 def in_order(rooms: list[Room], guest: Guest, host: Host, demand: Demand) -> list[Room]:

@@ -127,7 +127,8 @@ def _placed(
         reasons += guest
         guest = None
     contradicted = bool(reasons)
-    reasons += shortages(host.capacity, occupancy, charge, own, work.most)
+    if not _fits(host, occupancy.used, charge, own):
+        reasons += shortages(host.capacity, occupancy, charge, own, work.most)
     if host.limits:
         asked = {**charge, "memory_mib": resources.memory_mib}
         whole = {**charge, "memory_mib": plain_charge(host, resources)["memory_mib"]}
