@@ -8,7 +8,7 @@ from schemas.cpuset import format_cpu_set
 from worker.accounting.host.cells import rooms_of
 from worker.accounting.host.pages import pages_counter, resettled
 from worker.accounting.placing.fitting import fitting, is_small
-from worker.accounting.placing.keeping import kept_on, licence_of, packing, positions_as_before
+from worker.accounting.placing.keeping import NOTHING, kept_on, licence_of, packing, positions_as_before
 from worker.accounting.placing.matching import everywhere, possible
 from worker.accounting.placing.nearby import Nearby
 from worker.accounting.placing.search import arrange, matchable
@@ -114,7 +114,8 @@ def lay(
         positions = arrange(rows, nearby if demand.wants or nearby.networks else None, work)
     if positions is None:
         return _why_not(table, rows, guest, nearby, occupancy)
-    return Layout(*_laid(guest, table, positions, host, former), nearby.choice)
+    sizes = [table.page_size(number, position) for number, position in enumerate(positions)]
+    return laid(guest, rooms, positions, sizes, host, former)._replace(choice=nearby.choice)
 
 
 def _effort(rooms: Sequence[Room], guest: Guest) -> int:
@@ -144,15 +145,20 @@ def in_order(rooms: list[Room], guest: Guest, host: Host, demand: Demand) -> lis
     return sorted(rooms, key=key)
 
 
-def _laid(
-    guest: Guest, table: Table, positions: Sequence[int], host: Host, former: Former
-) -> tuple[Counters, frozenset[int], list[dict[str, object]]]:
+def laid(
+    guest: Guest,
+    rooms: Sequence[Room],
+    positions: Sequence[int],
+    sizes: Sequence[int],
+    host: Host,
+    former: Former = NOTHING,
+) -> Layout:
+    """A guest on the rooms at these positions, where its cells fit in pages of these sizes; without devices."""
     charge: Counters = {}
     pins: set[int] = set()
     assigned: list[dict[str, object]] = []
-    for number, (cell, position) in enumerate(zip(guest.cells, positions, strict=True)):
-        room = table.rooms[position]
-        size = table.page_size(number, position)
+    for number, (cell, position, size) in enumerate(zip(guest.cells, positions, sizes, strict=True)):
+        room = rooms[position]
         packed = None
         if guest.policy != "shared":
             packed = packing(room, number, guest, former)
@@ -161,7 +167,7 @@ def _laid(
         assigned.append(_assigned(number, cell, room.cell, packed, size if guest.page_size is not None else None))
     if guest.emulator_threads == "share" and guest.policy != "shared":
         assigned[0]["emulator_cpus"] = host.shared_cpus
-    return charge, frozenset(pins), assigned
+    return Layout(charge, frozenset(pins), assigned, [])
 
 
 def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_kib: int) -> None:
