@@ -15,6 +15,7 @@ from worker.accounting.placing.search import arrange, matchable
 from worker.accounting.reasons.cells import too_few_cells, why_no_cells, why_no_networks
 from worker.accounting.reasons.devices import why_no_devices
 from worker.accounting.reasons.refusals import unexplained
+from worker.accounting.state.occupancy import isolated_counter
 from worker.accounting.work import TooComplexError
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ def laid(
         assigned.append(_assigned(number, cell, room.cell, packed, size if guest.page_size is not None else None))
     if guest.emulator_threads == "share" and guest.policy != "shared":
         assigned[0]["emulator_cpus"] = host.shared_cpus
+    if guest.thread_policy == "isolate":
+        charge.update(dict.fromkeys(map(isolated_counter, pins), 1))
     return Layout(charge, frozenset(pins), assigned, [])
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from worker.accounting.assignments import assignment
-from worker.accounting.host.compiled import without_pinned
+from worker.accounting.host.compiled import beside_isolated, without_pinned
+from worker.accounting.host.cpus import bits_of
 from worker.accounting.host.devices import Stock
 from worker.accounting.placing.assortment import Assortment
 from worker.accounting.placing.demand import Demand
@@ -18,7 +20,7 @@ from worker.accounting.reasons.amounts import limit_breaches, shortages
 from worker.accounting.reasons.devices import why_no_devices
 from worker.accounting.reasons.refusals import too_complex, unexplained
 from worker.accounting.reasons.traits import trait_breaches
-from worker.accounting.state.occupancy import Placement, with_huge_pages
+from worker.accounting.state.occupancy import Placement, isolated, with_huge_pages
 from worker.accounting.work import TooComplexError, Work
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ def place(
     were given under ``thread_policy``. ``work`` is how much of it may be spent,
     which several placements of one command share.
     """
+    if host.threads and occupancy.pinned:
+        occupancy = _with_siblings(host, occupancy)
     if occupancy.pinned or held:
         host = without_pinned(host, _pinned(occupancy, shape, held))
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
@@ -82,6 +86,16 @@ def place(
             return Placement(charge, assignment=host.unplaced)
     former = former_of(held, thread_policy)
     return _place(host, occupancy, shape, own, former, Work() if work is None else work)
+
+
+def _with_siblings(host: Host, occupancy: Occupancy) -> Occupancy:
+    """The same where the siblings of CPUs whose holders have their cores alone are taken too."""
+    alone = isolated(occupancy.used)
+    siblings = bits_of(beside_isolated(host, alone)) if alone else ()
+    if not siblings:
+        return occupancy
+    holder = occupancy.pinned.get(alone[0], next(iter(occupancy.pinned.values())))
+    return replace(occupancy, pinned={**dict.fromkeys(siblings, holder), **occupancy.pinned})
 
 
 def _place(
