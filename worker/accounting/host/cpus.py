@@ -6,12 +6,16 @@ are single operations on integers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from schemas.requests import ThreadPolicy
+
+
+_WIDE: Final = 4096
+"""Above so many CPUs a mask is read as text, digit by digit."""
 
 
 class Packing(NamedTuple):
@@ -31,7 +35,10 @@ def mask_of(cpus: Iterable[int]) -> int:
 
 def bits_of(mask: int) -> list[int]:
     """The numbers in a mask, lowest first."""
-    bits = []
+    if mask.bit_length() > _WIDE:  # each step below would copy the whole mask
+        base = (mask & -mask).bit_length() - 1
+        return [base + cpu for cpu, bit in enumerate(reversed(f"{mask >> base:b}")) if bit == "1"]
+    bits: list[int] = []
     while mask:
         low = mask & -mask
         bits.append(low.bit_length() - 1)
