@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
-from schemas.commands import MAX_BODY_BYTES, VERSION
+from schemas.commands import MAX_BODY_BYTES, MAX_OBJECTS, VERSION
 from schemas.examples import COMMANDS, OUTCOME
 from schemas.outcomes import Status
 from schemas.routing import (
@@ -39,7 +39,7 @@ def asyncapi(schemas: Json, commands: dict[str, str], dead_reasons: list[str]) -
             "version": str(VERSION),
             "description": (
                 "Commands change what is held on the nodes of a fleet of hypervisors; each gets an outcome. A command "
-                f"is one persistent message of at most {MAX_BODY_BYTES} bytes."
+                f"is one persistent message of at most {MAX_BODY_BYTES} bytes and {MAX_OBJECTS} JSON objects."
             ),
             "license": {"name": "Apache-2.0"},
         },

@@ -19,7 +19,7 @@ ReasonCode = Literal[
 ]  # fmt: skip
 NoticeCode = Literal[
     "hypervisor_unreachable", "cpu_not_dedicated", "device_not_offered", "used_above_capacity",
-    "reserved_pages_unknown",
+    "reserved_pages_unknown", "siblings_withheld",
 ]  # fmt: skip
 DeadReason = Literal[
     "malformed", "too_large", "unknown_kind", "unsupported_version", "id_reuse", "misrouted", "poison",

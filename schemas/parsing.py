@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from schemas.base import UUID_PATTERN
-from schemas.commands import COMMAND, KINDS, MAX_BODY_BYTES, VERSION, Command
+from schemas.commands import COMMAND, KINDS, MAX_BODY_BYTES, MAX_OBJECTS, VERSION, Command
 from schemas.errors import Fault, MalformedCommandError
 from schemas.explaining import describe, shown
 
@@ -30,12 +30,15 @@ def parse_command(body: bytes) -> Command:
     """Read one command.
 
     Raises:
-        MalformedCommandError: the body is too large, is not JSON, has another
+        MalformedCommandError: the body is too large or has too many parts, is not JSON, has another
             version or kind, or a field that is missing, unknown, wrong or
             given twice.
     """
     if len(body) > MAX_BODY_BYTES:
         raise MalformedCommandError("too_large", f"{len(body)} bytes; at most {MAX_BODY_BYTES} are accepted")
+    if (objects := body.count(b"{")) > MAX_OBJECTS:
+        read, detail = read_as_far(body), f"{objects} JSON objects; at most {MAX_OBJECTS} are accepted"
+        raise MalformedCommandError("too_large", detail, id=read.id, node=read.node, kind=read.kind)
     try:
         command: Command = _validate(body)
     except ValidationError as error:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.commands import Shape
+from schemas.cpuset import parse_cpu_set
 from tests.property.drawing import changing_hosts, resized, small_requests
 from tests.property.test_placement import MORE, compiled, shape
 from tests.unit.accounting.builders import cells_of
@@ -108,6 +109,12 @@ def check_memory(
             assert others.used.get(name, 0) + amount <= limits[name]
 
 
+def check_shared(others: Occupancy, after: Placement) -> None:
+    """What is pinned for others is shared with nobody, also where the policy of today shares it."""
+    texts = [after.assignment["shared_cpus"], *(cell["shared_cpus"] for cell in cells_of(after))]
+    assert all(parse_cpu_set(str(text)).isdisjoint(others.pinned) for text in texts if text)
+
+
 @settings(MORE, max_examples=250)
 @given(changing_hosts(), st.lists(STEPS, min_size=4, max_size=10))
 def test_what_stays_stays_as_it_is_and_what_is_new_follows_the_rules_of_today(
@@ -136,5 +143,34 @@ def test_what_stays_stays_as_it_is_and_what_is_new_follows_the_rules_of_today(
         check_caches(host, wish, result, old, same=was is not None and rules_of(was) == rules_of(wish))
         licensed = old is not None and was is not None and is_backed(was, old)
         check_memory(host, others, wish, result, old, licensed=licensed)
+        check_shared(others, result)
         occupancy, held[holder], wished[holder] = beside(others, holder, result), result, request
         assert len(occupancy.pinned) == sum(len(placement.pins) for placement in held.values())
+
+
+@settings(MORE, max_examples=150)
+@given(changing_hosts(), st.lists(small_requests(), min_size=2, max_size=2))
+def test_what_is_overcommitted_is_no_licence_to_hold_as_much_alone(
+    states: list[tuple[Json, Json]], rules: list[Json]
+) -> None:
+    inventory, policy = states[0]
+    lax = {**policy, "shared_cpus": "0-11", "ratios": {"vcpus": "4.0", "memory": "2.0"}}
+    lax.pop("dedicated_cpus", None)
+    laxly, strictly = compiled(inventory, lax), compiled(states[1][0], states[1][1])
+    request: Json = {"resources": {"vcpus": 2, "memory_mib": 2048}, "topology": {"cells": 1}, "devices": []}
+    occupancy, held = Occupancy(), dict[UUID, Placement]()
+    for number in range(2 * len(inventory["cells"])):
+        if isinstance(result := place(laxly, occupancy, shape(request)), Placement):
+            held[UUID(int=number)] = result
+            occupancy = beside(occupancy, UUID(int=number), result)
+    for holder, fresh in zip(held, rules * 2, strict=False):
+        topology = {**fresh["topology"], "cells": 1}
+        topology.pop("dedicated_vcpus", None)
+        if topology["cpu_policy"] == "mixed":
+            topology["dedicated_vcpus"] = "1"
+        wish, before = shape({**request, "topology": topology}), held[holder]
+        others = occupancy.without([before])
+        result = asked_again(strictly, occupancy, before, wish, shape(request))
+        if isinstance(result, Placement):
+            check_memory(strictly, others, wish, result, before, licensed=False)
+            occupancy = beside(others, holder, result)

@@ -6,6 +6,13 @@ from tests.model.scene import Scene, asks, pinned, uuid
 from tests.reference.room import Json
 
 ONE, TWO, THREE = 1, 2, 3
+ALONE: Json = {"topology": {"cpu_policy": "dedicated"}}
+UNEVEN: Json = {
+    "cpus": "0-5",
+    "memory_mib": 16384,
+    "cells": [{"id": 0, "cpus": "0-3", "memory_mib": 8192}, {"id": 1, "cpus": "4-5", "memory_mib": 8192}],
+}
+"""Cells with four and with two CPUs."""
 
 
 def member(instance: int, node: str, vcpus: int = 1, **more: object) -> Json:
@@ -173,3 +180,37 @@ def test_a_refusal_of_a_group_names_the_member_and_what_the_node_has_before_it()
     scene.claim("a", ONE)
     (why,) = scene.do("claim", "a", project="blue", instances=group)["reasons"]
     assert (why["code"], why["instance"]) == ("instance_exists", uuid(ONE))
+
+
+def test_members_are_placed_together_in_whatever_order_they_are_given() -> None:
+    group = [member(ONE, "a", 2, **ALONE), member(TWO, "a", 4, **ALONE)]
+    for members in (group, group[::-1]):
+        scene = Scene()
+        scene.applied(
+            "node.put", "a", inventory=UNEVEN, policy={"dedicated_cpus": "0-5", "reserved": {"memory_mib": 0}}
+        )
+        scene.applied("claim", "a", project="blue", instances=members)
+        assert (scene.pins("a", ONE), scene.pins("a", TWO)) == ({4, 5}, {0, 1, 2, 3})
+
+
+def test_members_that_take_more_work_to_place_together_than_one_command_may_are_refused_as_too_complex() -> None:
+    scene = Scene()
+    cells = [{"id": n, "cpus": f"{4 * n}-{4 * n + 3}", "memory_mib": 65536 + n} for n in range(24)]
+    inventory = {"cpus": "0-95", "memory_mib": 2**21, "cells": cells}
+    scene.applied(
+        "node.put", "a", inventory=inventory, policy={"dedicated_cpus": "0-95", "reserved": {"memory_mib": 0}}
+    )
+    odd = [member(number, "a", 3 if number % 8 else 4, **ALONE) for number in range(1, 30)]
+    reasons = scene.do("claim", "a", project="blue", instances=odd)["reasons"]
+    assert {why["code"] for why in reasons} == {"too_complex"}
+    assert all(why["instance"] and why["node"] == "a" for why in reasons)
+
+
+def test_each_refused_member_lacks_what_is_missing_once_those_before_it_have_what_they_lack() -> None:
+    scene = Scene()
+    scene.nodes("a", policy={"ratios": {"vcpus": "1.0"}})
+    group = [member(ONE, "a", 3), member(TWO, "a", 2), member(THREE, "a", 4)]
+    short = [
+        (why["instance"], why["short_by"]) for why in scene.do("claim", "a", project="b", instances=group)["reasons"]
+    ]
+    assert short == [(uuid(TWO), 1), (uuid(THREE), 4)]

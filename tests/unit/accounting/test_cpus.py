@@ -151,4 +151,6 @@ def test_vcpus_are_pinned_in_their_order() -> None:
 
 def test_masks_are_read_back_lowest_first() -> None:
     assert bits_of(mask_of([9, 0, 300])) == [0, 9, 300]
+    assert bits_of(mask_of([60_000, 5_000, 5_003])) == [5_000, 5_003, 60_000]
+    assert bits_of(0) == []
     assert pins_of(placed(place(two_cells(), Occupancy({}, {0: SOMEONE}), pinned(1)))) == [[4]]

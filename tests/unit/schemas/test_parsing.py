@@ -112,3 +112,11 @@ def test_a_body_made_to_cost_much_is_refused_quickly(body: bytes) -> None:
     started = time.process_time()
     refusal(body)
     assert time.process_time() - started < 1.0
+
+
+def test_a_body_of_more_objects_than_a_command_may_have_is_refused_unread() -> None:
+    matches = [{"name": f"d{number}", "match": [{}] * 64} for number in range(64)]
+    error = refusal(encoded(CLAIM | {"devices": matches}))
+    assert (error.reason, "at most 4096" in error.detail) == ("too_large", True)
+    assert (error.id, error.node, error.kind) == (UUID(CLAIM["id"]), "cn-017", "claim")
+    assert parse_command(encoded(CLAIM | {"devices": matches[:60]})).kind == "claim"

@@ -15,7 +15,7 @@ from worker.accounting.host.devices import Catalog, build_catalog
 from worker.accounting.host.pages import set_aside_mib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from schemas.inventory import Inventory
     from schemas.policy import Limit, Policy
@@ -32,6 +32,7 @@ class Host:
     first. ``shared`` are all CPUs that guests may share; ``floating`` is where
     what is pinned to none may run: None, anywhere, where CPUs are not divided.
     ``unplaced`` is the assignment of a guest that lies anywhere, without devices.
+    ``threads`` are the cores with siblings that guests could have.
     """
 
     capacity: Mapping[str, Capacity]
@@ -48,6 +49,7 @@ class Host:
     floating: str | None
     unplaced: Mapping[str, object]
     catalog: Catalog
+    threads: tuple[int, ...]
 
 
 def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
@@ -79,7 +81,14 @@ def build_host(inventory: Inventory, policy: Policy, *, observed: bool) -> Host:
         floating=floating,
         unplaced=assignment(floating),
         catalog=build_catalog(inventory, policy, observed=observed),
+        threads=tuple(core for cell in cells for core in cell.cores if core.bit_count() > 1),
     )
+
+
+def beside_isolated(host: Host, alone: Iterable[int]) -> int:
+    """The mask of siblings of CPUs whose holders have their cores alone: threads that came on later are nobody's."""
+    mask = mask_of(alone)
+    return sum([core & ~mask for core in host.threads if core & mask])
 
 
 def without_pinned(host: Host, pinned: Mapping[int, object]) -> Host:

@@ -6,13 +6,17 @@ are single operations on integers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from schemas.requests import ThreadPolicy
     from worker.accounting.host.caches import Caches
+
+
+_WIDE: Final = 4096
+"""Above so many CPUs a mask is read as text, digit by digit."""
 
 
 class Packing(NamedTuple):
@@ -32,7 +36,10 @@ def mask_of(cpus: Iterable[int]) -> int:
 
 def bits_of(mask: int) -> list[int]:
     """The numbers in a mask, lowest first."""
-    bits = []
+    if mask.bit_length() > _WIDE:  # each step below would copy the whole mask
+        base = (mask & -mask).bit_length() - 1
+        return [base + cpu for cpu, bit in enumerate(reversed(f"{mask >> base:b}")) if bit == "1"]
+    bits: list[int] = []
     while mask:
         low = mask & -mask
         bits.append(low.bit_length() - 1)
@@ -54,7 +61,7 @@ def attainable(cores: Iterable[int], free: int, reserved: int, policy: ThreadPol
 
 
 def pack(
-    cores: Iterable[int],
+    cores: Sequence[int],
     free: int,
     wanted: int,
     reserved: int,
@@ -76,6 +83,8 @@ def pack(
     Raises:
         ValueError: there is no way, as :func:`attainable` would have told.
     """
+    if caches is None and not reserved and (whole := _whole_cores(cores, free, wanted, policy)) is not None:
+        return Packing(whole, [])
     left = left_of(cores, free, policy)
     pins = _siblings_first(left, wanted, caches, fewest=2 if policy == "require" else 1)
     if pins is None:
@@ -119,6 +128,21 @@ def follows(cores: Iterable[int], pins: int, policy: ThreadPolicy | None) -> boo
     if policy == "isolate":
         return all(core.bit_count() == 1 for core in used)
     return policy != "require" or sum((core & pins).bit_count() == 1 for core in used) <= 1
+
+
+def _whole_cores(cores: Sequence[int], free: int, wanted: int, policy: ThreadPolicy | None) -> list[int] | None:
+    """What :func:`_siblings_first` finds where the first widest cores that are free are enough; else None."""
+    widest = max(map(int.bit_count, cores), default=0)
+    if (policy == "isolate" and widest > 1) or (policy == "require" and widest == 1):
+        return None
+    pins: list[int] = []
+    for core in cores:
+        left = core & free
+        if left.bit_count() == widest:
+            pins += bits_of(left)
+            if len(pins) >= wanted:
+                return pins[:wanted]
+    return None
 
 
 def left_of(cores: Iterable[int], free: int, policy: ThreadPolicy | None) -> list[int]:

@@ -36,6 +36,8 @@ def resettled(cells: Sequence[Sequence[Pages]], used: Mapping[str, int]) -> Mapp
     host's cells change, so that it lies in the pages that are left.
     """
     huge = [some for pages in cells for some in pages[1:]]
+    if not huge:
+        return used
     smallest = {pages[0].counter for pages in cells if pages}
     known = {some.counter: some for some in huge}
     excess: dict[int, int] = {}

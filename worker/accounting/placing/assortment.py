@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from worker.accounting.host.modes import union
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from worker.accounting.host.devices import Catalog, Stock
     from worker.accounting.host.modes import Block
@@ -34,17 +34,26 @@ class Option(NamedTuple):
 class Assortment:
     """What is left on a host, for requests that accept the offers in each of the masks ``accepted``."""
 
-    def __init__(self, catalog: Catalog, stock: Stock, accepted: Iterable[int], work: Work) -> None:
+    def __init__(self, catalog: Catalog, stock: Stock, accepted: Sequence[int], work: Work) -> None:
         self.catalog = catalog
         self.stock = stock
-        self.accepted = list(dict.fromkeys(accepted))
-        self.wanted = union(self.accepted) & stock.free
         self.work = work
+        self._accepted = accepted
         self.verdicts: dict[object, tuple[tuple[int, ...], ...] | None] = {}
         """What was found out about problems that differ in nothing that matters."""
         self.contests: dict[tuple[int, ...], Any] = {}
         """What is offered to requests, by what each of them reaches."""
         self._reach: dict[int, int] = {}
+
+    @cached_property
+    def accepted(self) -> Sequence[int]:
+        """The masks that differ."""
+        return list(dict.fromkeys(self._accepted))
+
+    @cached_property
+    def wanted(self) -> int:
+        """The mask of all that is left and accepted by any."""
+        return union(self.accepted) & self.stock.free
 
     @cached_property
     def kinds(self) -> Sequence[int]:

@@ -45,7 +45,9 @@ def _sums(host: Host, charge: Counters, devices: Sequence[str] | set[str]) -> Co
 
 
 def _kind(counter: str) -> str:
-    """A counter's kind: the same on every cell, and on every parent of a mediated type."""
+    """A counter's kind: the same on every cell, CPU, and parent of a mediated type."""
+    if counter.startswith("isolated/"):
+        return "isolated"
     if counter.startswith("cell/"):
         return "cell/" + counter.split("/", 2)[2]
     return "mdev/" + counter.rsplit("/", 1)[1] if counter.startswith("mdev/") else counter

@@ -8,13 +8,14 @@ from schemas.cpuset import format_cpu_set
 from worker.accounting.host.cells import rooms_of
 from worker.accounting.host.pages import pages_counter, resettled
 from worker.accounting.placing.fitting import fitting, is_small
-from worker.accounting.placing.keeping import kept_on, licence_of, packing, positions_as_before
+from worker.accounting.placing.keeping import NOTHING, kept_on, licence_of, packing, positions_as_before
 from worker.accounting.placing.matching import everywhere, possible
 from worker.accounting.placing.nearby import Nearby
 from worker.accounting.placing.search import arrange, matchable
 from worker.accounting.reasons.cells import too_few_cells, why_no_cells, why_no_networks
 from worker.accounting.reasons.devices import why_no_devices
 from worker.accounting.reasons.refusals import unexplained
+from worker.accounting.state.occupancy import isolated_counter
 from worker.accounting.work import TooComplexError
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ class Table(NamedTuple):
         masks: dict[int, int] = {}
         for found in self.found:
             if id(found) not in masks:
-                fits = (1 << position for position, size in enumerate(found) if isinstance(size, int))
-                masks[id(found)] = sum(fits)
+                masks[id(found)] = sum([1 << position for position, size in enumerate(found) if isinstance(size, int)])
         return [masks[id(found)] for found in self.found]
 
     def page_size(self, number: int, position: int) -> int:
@@ -76,13 +76,18 @@ def tabulated(
         found = None if here else known.get(cell.need)
         if found is None:
             found = [
-                fitting(room, guest, cell.need, used, licence, pinned=kept_on(room, number, guest, former) is not None)
+                fitting(room, guest, cell.need, used, licence, pinned=here and _keeps(room, number, guest, former))
                 for room in rooms
             ]
         if not here:
             known[cell.need] = found
         table.append(found)
     return Table(rooms, table)
+
+
+def _keeps(room: Room, number: int, guest: Guest, former: Former) -> bool:
+    """Whether a guest cell comes by all CPUs it needs on a host cell with those it has there."""
+    return kept_on(room, number, guest, former) is not None
 
 
 def lay(
@@ -100,8 +105,7 @@ def lay(
     work = demand.work
     work.spend(len(cells) + len(occupancy.pinned) // 8)
     rooms = in_order(rooms_of(cells, occupancy.used, occupancy.pinned, former.pins), guest, host, demand)
-    work.spend(len({cell.need for cell in guest.cells}) * sum(_effort(room, guest) for room in rooms))
-    work.spend(len(former.cells) * len(rooms))
+    work.spend(len({cell.need for cell in guest.cells}) * _effort(rooms, guest) + len(former.cells) * len(rooms))
     used = resettled([cell.pages for cell in cells], occupancy.used)
     table = tabulated(rooms, guest, used, own, former)
     rows = table.rows()
@@ -111,13 +115,18 @@ def lay(
         positions = arrange(rows, nearby if demand.wants or nearby.networks else None, work)
     if positions is None:
         return _why_not(table, rows, guest, nearby, occupancy)
-    return Layout(*_laid(guest, table, positions, host, former), nearby.choice)
+    sizes = [table.page_size(number, position) for number, position in enumerate(positions)]
+    return laid(guest, rooms, positions, sizes, host, former)._replace(choice=nearby.choice)
 
 
-def _effort(room: Room, guest: Guest) -> int:
-    """The steps it takes to see whether a guest cell fits on a host cell."""
-    steps = 2 + (len(room.cores) // 8 if guest.thread_policy in {"require", "isolate"} else 0)
-    return steps if guest.cache is None else steps + len(room.cores) * (1 + len(room.cell.caches)) // 8
+def _effort(rooms: Sequence[Room], guest: Guest) -> int:
+    """The steps it takes to see on which host cells a guest cell fits."""
+    steps = 2 * len(rooms)
+    if guest.thread_policy in {"require", "isolate"}:
+        steps += sum([len(room.cores) // 8 for room in rooms])
+    if guest.cache is not None:
+        steps += sum([len(room.cores) * (1 + len(room.cell.caches)) // 8 for room in rooms])
+    return steps
 
 
 def in_order(rooms: list[Room], guest: Guest, host: Host, demand: Demand) -> list[Room]:
@@ -140,15 +149,20 @@ def in_order(rooms: list[Room], guest: Guest, host: Host, demand: Demand) -> lis
     return sorted(rooms, key=key)
 
 
-def _laid(
-    guest: Guest, table: Table, positions: Sequence[int], host: Host, former: Former
-) -> tuple[Counters, frozenset[int], list[dict[str, object]]]:
+def laid(
+    guest: Guest,
+    rooms: Sequence[Room],
+    positions: Sequence[int],
+    sizes: Sequence[int],
+    host: Host,
+    former: Former = NOTHING,
+) -> Layout:
+    """A guest on the rooms at these positions, where its cells fit in pages of these sizes; without devices."""
     charge: Counters = {}
     pins: set[int] = set()
     assigned: list[dict[str, object]] = []
-    for number, (cell, position) in enumerate(zip(guest.cells, positions, strict=True)):
-        room = table.rooms[position]
-        size = table.page_size(number, position)
+    for number, (cell, position, size) in enumerate(zip(guest.cells, positions, sizes, strict=True)):
+        room = rooms[position]
         packed = None
         if guest.policy != "shared":
             packed = packing(room, number, guest, former)
@@ -157,7 +171,9 @@ def _laid(
         assigned.append(_assigned(number, cell, room.cell, packed, size if guest.page_size is not None else None))
     if guest.emulator_threads == "share" and guest.policy != "shared":
         assigned[0]["emulator_cpus"] = host.shared_cpus
-    return charge, frozenset(pins), assigned
+    if guest.thread_policy == "isolate":
+        charge.update(dict.fromkeys(map(isolated_counter, pins), 1))
+    return Layout(charge, frozenset(pins), assigned, [])
 
 
 def _charge_cell(charge: Counters, host_cell: HostCell, cell: GuestCell, size_kib: int) -> None:

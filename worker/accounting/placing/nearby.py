@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from worker.accounting.host.modes import bits, union
@@ -35,9 +36,13 @@ class Nearby:
         self._sockets = any(want.affinity == "socket" for want in demand.wants)
         self._near = [demand.catalog.by_cell.get(cell.id, 0) for cell in cells]
         self._on_socket = _on_sockets(cells, self._near) if self._sockets else self._near
-        self._offered = [self._bound(want) for want in demand.wants if want.affinity in {"required", "legacy"}]
         self._refused = False
         self._known: dict[int, bool] = {}
+
+    @cached_property
+    def _offered(self) -> list[tuple[int, list[int]]]:
+        """For each request bound to the cells, what it needs of them and what each has for it."""
+        return [self._bound(want) for want in self.demand.wants if want.affinity in {"required", "legacy"}]
 
     def alike(self, position: int) -> object:
         """What a host cell offers."""
@@ -68,8 +73,10 @@ class Nearby:
         """Where each request may take its devices from, for a guest on these cells."""
         demand = self.demand
         demand.work.spend(2 + taken.bit_count() // 2 + len(demand.wants) // 2)
-        near = union([self._near[position] for position in bits(taken)])
-        on_socket = union([self._on_socket[position] for position in bits(taken)]) if self._sockets else near
+        near = on_socket = 0
+        for position in bits(taken):
+            near |= self._near[position]
+            on_socket |= self._on_socket[position]
         steps = {want.affinity: _affine(demand.catalog, near, on_socket, want.affinity) for want in demand.wants}
         return [favouring(steps[want.affinity], kept) for want, kept in zip(demand.wants, demand.kept, strict=True)]
 

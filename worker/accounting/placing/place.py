@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from worker.accounting.assignments import assignment
-from worker.accounting.host.compiled import without_pinned
+from worker.accounting.host.compiled import beside_isolated, without_pinned
+from worker.accounting.host.cpus import bits_of
 from worker.accounting.host.devices import Stock
 from worker.accounting.placing.assortment import Assortment
 from worker.accounting.placing.demand import Demand
@@ -18,7 +20,7 @@ from worker.accounting.reasons.amounts import limit_breaches, shortages
 from worker.accounting.reasons.devices import why_no_devices
 from worker.accounting.reasons.refusals import too_complex, unexplained
 from worker.accounting.reasons.traits import trait_breaches
-from worker.accounting.state.occupancy import Placement, with_huge_pages
+from worker.accounting.state.occupancy import Placement, isolated, with_huge_pages
 from worker.accounting.work import TooComplexError, Work
 
 if TYPE_CHECKING:
@@ -75,14 +77,26 @@ def place(
     were given under ``thread_policy`` and ``cache``. ``work`` is how much of it may be spent,
     which several placements of one command share.
     """
+    if host.threads and occupancy.pinned:
+        occupancy = _with_siblings(host, occupancy)
     if occupancy.pinned or held:
         host = without_pinned(host, _pinned(occupancy, shape, held))
     if shape.topology is None and not shape.devices and shape.traits is None and not host.limits:
         charge = plain_charge(host, shape.resources)
-        if _fits(host, occupancy.used, charge, own):
+        if fits(host, occupancy.used, charge, own):
             return Placement(charge, assignment=host.unplaced)
     former = former_of(held, thread_policy, cache)
     return _place(host, occupancy, shape, own, former, Work() if work is None else work)
+
+
+def _with_siblings(host: Host, occupancy: Occupancy) -> Occupancy:
+    """The same where the siblings of CPUs whose holders have their cores alone are taken too."""
+    alone = isolated(occupancy.used)
+    siblings = bits_of(beside_isolated(host, alone)) if alone else ()
+    if not siblings:
+        return occupancy
+    holder = occupancy.pinned.get(alone[0], next(iter(occupancy.pinned.values())))
+    return replace(occupancy, pinned={**dict.fromkeys(siblings, holder), **occupancy.pinned})
 
 
 def _place(
@@ -90,13 +104,13 @@ def _place(
 ) -> Placement | list[Reason]:
     reasons: list[Reason] = []
     try:
-        work.spend(_length(shape))
+        work.spend(length_of(shape))
         return _placed(host, occupancy, shape, own, former, work, reasons)
     except TooComplexError:
         return [*reasons, too_complex("whether the node has room for the instance is not known")]
 
 
-def _length(shape: Request) -> int:
+def length_of(shape: Request) -> int:
     """The steps it takes to read a request."""
     steps = 2 + len(shape.resources.custom) // 4 + sum([1 + len(device.match) // 4 for device in shape.devices])
     if shape.traits is not None:
@@ -123,12 +137,13 @@ def _placed(
     resources, topology = shape.resources, shape.topology
     reasons += device_contradictions(shape.devices)
     guest = None if topology is None else guest_of(resources, topology)
-    charge = _amounts(host, resources, guest)
+    charge = amounts_of(host, resources, guest)
     if isinstance(guest, list):
         reasons += guest
         guest = None
     contradicted = bool(reasons)
-    reasons += shortages(host.capacity, occupancy, charge, own, work.most)
+    if not fits(host, occupancy.used, charge, own):
+        reasons += shortages(host.capacity, occupancy, charge, own, work.most)
     if host.limits:
         asked = {**charge, "memory_mib": resources.memory_mib}
         whole = {**charge, "memory_mib": plain_charge(host, resources)["memory_mib"]}
@@ -141,20 +156,21 @@ def _placed(
     layout = _layout(host, occupancy, own, guest, shape.devices, former, work)
     if isinstance(layout, list):
         return reasons + layout
-    if guest is not None and _chooses_pages(guest) and (small_mib := small_memory(host, layout.charge)):
-        charge["memory_mib"] = charge.get("memory_mib", 0) + small_mib
+    if guest is not None and chooses_pages(guest) and (whole := with_small_memory(host, charge, layout)) is not charge:
+        charge = whole
         reasons += shortages(host.capacity, occupancy, {"memory_mib": charge["memory_mib"]}, own, work.most)
-    return reasons or _placement(host, charge, layout, shape.devices)
+    return reasons or placement_of(host, charge, layout, shape.devices)
 
 
-def _chooses_pages(guest: Guest) -> bool:
+def chooses_pages(guest: Guest) -> bool:
     """Whether its memory may lie in huge pages: only the cells that it gets tell which of its memory does."""
     return guest.page_size not in {None, "small"}
 
 
-def small_memory(host: Host, charge: Mapping[str, int]) -> int:
-    """The memory that a layout takes on cells outside huge pages, in MiB."""
-    return sum([charge.get(cell.memory_counter, 0) for cell in host.cells])
+def with_small_memory(host: Host, charge: Counters, layout: Layout) -> Counters:
+    """The plain charge with the memory that a layout takes on cells outside huge pages."""
+    small_mib = sum([layout.charge.get(cell.memory_counter, 0) for cell in host.cells])
+    return {**charge, "memory_mib": charge.get("memory_mib", 0) + small_mib} if small_mib else charge
 
 
 def _layout(
@@ -168,7 +184,7 @@ def _layout(
 ) -> Layout | list[Reason]:
     if guest is None and not requests:
         return Layout({}, frozenset(), [], [])
-    demand = _demand(host, occupancy, requests, former, work)
+    demand = demand_of(host, occupancy, requests, former, work)
     if guest is not None:
         return lay(host, occupancy, own, guest, demand, former)
     return _devices_anywhere(demand, occupancy)
@@ -193,14 +209,15 @@ def requested(host: Host, shape: Request) -> Counters:
     Memory that may lie in huge pages is left out.
     """
     guest = None if shape.topology is None else guest_of(shape.resources, shape.topology)
-    return _amounts(host, shape.resources, guest)
+    return amounts_of(host, shape.resources, guest)
 
 
-def _amounts(host: Host, resources: Resources, guest: Guest | list[Reason] | None) -> Counters:
+def amounts_of(host: Host, resources: Resources, guest: Guest | list[Reason] | None) -> Counters:
+    """As :func:`requested`, for a guest whose meaning is known."""
     charge = plain_charge(host, resources)
     if guest is None:
         return charge
-    if not isinstance(guest, list) and _chooses_pages(guest):
+    if not isinstance(guest, list) and chooses_pages(guest):
         charge["memory_mib"] -= resources.memory_mib
         if not charge["memory_mib"]:
             del charge["memory_mib"]
@@ -213,7 +230,8 @@ def _cpus(guest: Guest) -> Counters:
     return {name: amount for name, amount in (("vcpus", guest.vcpus), ("pcpus", guest.pcpus)) if amount}
 
 
-def _fits(host: Host, used: Mapping[str, int], charge: Mapping[str, int], own: Mapping[str, int]) -> bool:
+def fits(host: Host, used: Mapping[str, int], charge: Mapping[str, int], own: Mapping[str, int]) -> bool:
+    """Whether plain amounts are there, or held already."""
     ceiling, hardware = host.ceiling, host.hardware
     for name, amount in charge.items():
         enough = used.get(name, 0) + amount <= ceiling.get(name, 0) and amount <= hardware.get(name, 0)
@@ -229,7 +247,10 @@ def _pinned(occupancy: Occupancy, shape: Request, held: Sequence[Placement]) -> 
     return {**occupancy.pinned, **dict.fromkeys(cpu for placement in held for cpu in placement.pins)}
 
 
-def _demand(host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former, work: Work) -> Demand:
+def demand_of(
+    host: Host, occupancy: Occupancy, requests: Sequence[DeviceRequest], former: Former, work: Work
+) -> Demand:
+    """What the requests want of the host's devices, beside what is left of those."""
     catalog = host.catalog
     wants = [catalog.want(request, work) for request in requests]
     stock = Stock(0, {})
@@ -253,7 +274,8 @@ def _devices_anywhere(demand: Demand, occupancy: Occupancy) -> Layout | list[Rea
         return [unexplained("no_device_fit", "the node does not have all devices that the instance asks for")]
 
 
-def _placement(host: Host, charge: Counters, layout: Layout, requests: Sequence[DeviceRequest]) -> Placement:
+def placement_of(host: Host, charge: Counters, layout: Layout, requests: Sequence[DeviceRequest]) -> Placement:
+    """A layout as what is charged, held and answered."""
     charge = {**charge, **layout.charge}
     addresses: list[str] = []
     assigned: list[dict[str, object]] = []

@@ -123,7 +123,7 @@ class _Search:
                 first = low.bit_length() - 1  # what it is like matters only once another one is looked at
             elif not self._new(low.bit_length() - 1, first, tried):
                 continue
-            if not self._promising(guest, low, taken):
+            if guest + 1 < len(self.rows) and not self._promising(guest, low, taken):
                 continue
             chosen.append(low.bit_length() - 1)
             if self.extend(chosen, taken | low):

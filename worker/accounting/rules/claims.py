@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 from worker.accounting.reasons.refusals import Collected, refusal
 from worker.accounting.rules.decision import Decision, rejected
 from worker.accounting.rules.fit import fit, unreachable
+from worker.accounting.rules.gangs import orphaned, place_members
 from worker.accounting.state.instances import Holding, Instance, request_of
-from worker.accounting.state.occupancy import Placement, planned
+from worker.accounting.state.occupancy import Placement
 from worker.accounting.state.view import Question
 from worker.accounting.work import MOST_REASONS, Work
 
@@ -52,7 +53,7 @@ def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -
         if command.candidates and name in view.nodes and view.nodes[name].parked:
             refusals.add([refusal("hypervisor_unreachable", f"other commands wait for {name}", node=name)])
             continue
-        result = fit(view, name, member, now, work, _orphaned(view, member, name))
+        result = fit(view, name, member, now, work, orphaned(view, member, name))
         if isinstance(result, Placement):
             instance = claimed(view, command, member, name, result, now)
             return Decision("applied", name, instances=(instance,), assignment=result.assignment)
@@ -68,27 +69,18 @@ def _claim_one(view: View, command: Claim, member: ClaimMember, now: datetime) -
 
 
 def _claim_group(view: View, command: Claim, members: Sequence[ClaimMember], now: datetime) -> Decision | Question:
-    """Take all or none. Members on one node are placed one after the other, each beside those before it."""
-    question = Question()
+    """Take all or none, wherever on its node each has to lie so that all find room."""
+    results = place_members(view, members, now, Work(most=min(MOST_REASONS, _LISTED_IN_ALL // len(members))))
+    if isinstance(results, Question):
+        return results
     refusals = Collected()
     instances: list[Instance] = []
-    scratch = replace(view, nodes=dict(view.nodes))
-    work = Work(most=min(MOST_REASONS, _LISTED_IN_ALL // len(members)))
-    for member in members:
-        result = fit(scratch, member.node, member, now, work, _orphaned(view, member, member.node))
-        if isinstance(result, Question):
-            question |= result
-        elif isinstance(result, list):
+    for number, result in results.items():
+        member = members[number]
+        if isinstance(result, list):
             refusals.add([_about(member, why) for why in result])
-            if work.exhausted:
-                break
         else:
-            instance = claimed(view, command, member, member.node, result, now)
-            instances.append(instance)
-            node = scratch.nodes[member.node]
-            scratch.nodes[node.name] = replace(node, occupancy=planned(node.occupancy, instance.id, result))
-    if question.inventories:
-        return question
+            instances.append(claimed(view, command, member, member.node, result, now))
     if reasons := refusals.all():
         return Decision("rejected", command.node, reasons)
     assignments = tuple((i, i.holdings[0].node, i.holdings[0].placement.assignment) for i in instances)
@@ -154,12 +146,6 @@ def _barred(view: View, member: ClaimMember) -> list[Reason]:
 def _adoptable(instance: Instance, node: str) -> bool:
     """Whether all it holds is what an audit charged for its unclaimed domain on this very node."""
     return all(holding.role == "orphan" and holding.node == node for holding in instance.holdings)
-
-
-def _orphaned(view: View, member: ClaimMember, node: str) -> Sequence[Holding]:
-    """What an audit charged for the instance on a node, which its claim takes over."""
-    instance = view.instances.get(member.instance)
-    return instance.on(node) if instance is not None else ()
 
 
 def abort(view: View, command: Abort, _now: datetime) -> Decision:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from worker.accounting.placing.growth import grows
 from worker.accounting.placing.place import place
+from worker.accounting.placing.staying import as_it_lies
 from worker.accounting.reasons.refusals import refusal
 from worker.accounting.reasons.traits import trait_breaches
 from worker.accounting.rules.nodes import inventory_needed
 from worker.accounting.rules.renaming import unknown_node
-from worker.accounting.state.instances import packed_under
+from worker.accounting.state.instances import packed_under, shape_of
 from worker.accounting.state.occupancy import merged
 from worker.accounting.state.view import Question
 
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from schemas import Reason, Shape
+    from worker.accounting.host.compiled import Host
     from worker.accounting.state.instances import Holding
     from worker.accounting.state.occupancy import Placement
     from worker.accounting.state.view import Node, View
     from worker.accounting.work import Work
+
+_ABOUT_PLACE: Final = frozenset({"no_numa_fit", "no_device_fit", "too_complex"})
+"""Refusals that hold back nothing of what stays where it is."""
 
 
 def fit(
@@ -64,17 +69,7 @@ def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], work: Work) -> 
     if node.host is None:
         return [refusal("hypervisor_unreachable", "the node was never observed", node=node.name)]
     held = [holding.placement for holding in own]
-    thread_policy, cache = packed_under(own[0]) if shape.topology is not None else (None, None)
-    result = place(
-        node.host,
-        node.occupancy.without(held),
-        shape.model_copy(update={"traits": None}) if shape.traits is not None else shape,
-        own=merged(held),
-        held=held,
-        thread_policy=thread_policy,
-        cache=cache,
-        work=work,
-    )
+    result = _placed_again(node, node.host, shape, own, held, work)
     if node.policy.enabled and shape.traits is None:
         return result
     if not grows(node.host, held, shape, None if isinstance(result, list) else result):
@@ -84,6 +79,26 @@ def _fit_again(node: Node, shape: Shape, own: Sequence[Holding], work: Work) -> 
         return result
     against = [*(result if isinstance(result, list) else ()), *breaches]
     return against if node.policy.enabled else [_disabled(node), *against]
+
+
+def _placed_again(
+    node: Node, host: Host, shape: Shape, own: Sequence[Holding], held: Sequence[Placement], work: Work
+) -> Placement | list[Reason]:
+    """A place beside what others hold; where there is none, that where it lies if it asks for no more."""
+    thread_policy, cache = packed_under(own[0]) if shape.topology is not None else (None, None)
+    result = place(
+        host,
+        node.occupancy.without(held),
+        shape.model_copy(update={"traits": None}) if shape.traits is not None else shape,
+        own=merged(held),
+        held=held,
+        thread_policy=thread_policy,
+        cache=cache,
+        work=work,
+    )
+    if isinstance(result, list) and all(why.code in _ABOUT_PLACE for why in result):
+        return as_it_lies(host, held[0], shape_of(own[0].request), shape) or result
+    return result
 
 
 def _refused(node: Node, result: Placement | list[Reason]) -> list[Reason]:

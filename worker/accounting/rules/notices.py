@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.cpuset import format_cpu_set
 from schemas.outcomes import Notice
+from worker.accounting.host.compiled import beside_isolated
+from worker.accounting.host.cpus import bits_of, mask_of
+from worker.accounting.state.occupancy import isolated
 from worker.accounting.survey import Stray, strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from schemas.outcomes import NoticeCode
+    from worker.accounting.host.compiled import Host
+    from worker.accounting.state.occupancy import Occupancy
     from worker.accounting.state.view import Node, Observation
     from worker.accounting.survey import StrayKind
 
@@ -34,9 +39,19 @@ def notices(node: Node, observation: Observation | None) -> Iterator[Notice]:
     if cpus := [int(one.name) for one in found if one.kind == "cpu"]:
         detail = f"CPUs {format_cpu_set(cpus)} are pinned and not among the dedicated CPUs that are online"
         yield Notice(code="cpu_not_dedicated", detail=detail)
+    yield from _withheld(node.host, node.occupancy)
     for kind, code in _CODES.items():
         yield from _some(code, [one for one in found if one.kind == kind])
     yield from _unknown_pages(node)
+
+
+def _withheld(host: Host, occupancy: Occupancy) -> Iterator[Notice]:
+    """Threads that came on beside CPUs whose guests have their cores alone."""
+    siblings = beside_isolated(host, isolated(occupancy.used)) & ~mask_of(occupancy.pinned)
+    if siblings:
+        withheld = format_cpu_set(bits_of(siblings))
+        detail = f"CPUs {withheld} are siblings of CPUs whose guests have their cores alone: nobody is given them"
+        yield Notice(code="siblings_withheld", detail=detail)
 
 
 def _some(code: NoticeCode, found: list[Stray]) -> Iterator[Notice]:

@@ -11,6 +11,7 @@ comparing are the same few lines for every resource:
 ``cell/<id>/vcpus``            shared vCPUs placed on a host cell
 ``cell/<id>/memory_mib``       guest memory placed on a host cell, in MiB, but for that in huge pages
 ``cell/<id>/pages/<size>``     pages of ``size`` KiB taken on a host cell
+``isolated/<cpu>``             1 for a CPU whose holder has its core alone
 ``mdev/<address>/<type>``      mediated devices of a type on a parent device
 =============================  ==================================================
 """
@@ -18,13 +19,15 @@ comparing are the same few lines for every resource:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from worker.accounting.assignments import assignment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
+
+_ISOLATED: Final = "isolated/"
 
 Counters = dict[str, int]
 Role = Literal["active", "move_source", "move_destination", "orphan"]
@@ -71,6 +74,16 @@ class Occupancy:
             {address: holder for address, holder in self.held.items() if address not in devices},
             self.planned,
         )
+
+
+def isolated_counter(cpu: int) -> str:
+    """The name of the counter that tells a CPU whose holder has its core alone."""
+    return f"{_ISOLATED}{cpu}"
+
+
+def isolated(used: Mapping[str, int]) -> list[int]:
+    """The CPUs whose holders have their cores alone."""
+    return [int(name.removeprefix(_ISOLATED)) for name in used if name.startswith(_ISOLATED) and used[name]]
 
 
 def merged(placements: Sequence[Placement]) -> Counters:
