@@ -49,7 +49,7 @@ async def life(root: Path) -> dict[str, object]:
         "memory_mib": inventory.memory_mib,
         "cells": len(inventory.cells),
         "avx_or_sse": any(trait.startswith("HW_CPU_X86_SSE") for trait in inventory.traits),
-        "listed": [listed.uuid == UUID(str(instance)), listed.vcpus, listed.memory_mib, sorted(listed.pinned_cpus)],
+        "listed": [listed.uuid == UUID(str(instance)), listed.vcpus, listed.memory_mib, sorted(listed.vcpu_cpus[0])],
     }
 
 

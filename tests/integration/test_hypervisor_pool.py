@@ -173,7 +173,7 @@ async def test_all_domains_are_listed_with_what_they_use(domain: libvirt.virDoma
         found = {listed.uuid: listed for listed in await pool.domains("cn-1", TEST)}
     listed = found[UUID(domain.UUIDString())]
     assert (listed.name, listed.active, listed.vcpus, listed.memory_mib) == (domain.name(), True, 2, 64)
-    assert listed.pinned_cpus == {3}
+    assert set(listed.vcpu_cpus.values()) == {frozenset({3})}
 
 
 async def test_a_refused_connection_says_so_and_is_not_tried_again_at_once() -> None:

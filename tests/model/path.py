@@ -18,6 +18,7 @@ from schemas import Inventory, parse_command
 from tests.model.bench import Bench
 from tests.reference.inspection import Snapshot
 from tests.reference.room import Json
+from worker.accounting.state.domains import Domain, DomainMemory
 from worker.accounting.state.view import Facts, Observation
 from worker.engine.intake import Item, fingerprint, unpark
 from worker.engine.leases import expiry
@@ -74,20 +75,6 @@ class ModelLedger(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Domain:
-    """A domain as a hypervisor lists it; see :class:`worker.accounting.rules.audits.Domain`."""
-
-    uuid: UUID
-    active: bool
-    name: str = "guest"
-    vcpus: int = 1
-    memory_mib: int = 64
-    pinned_cpus: frozenset[int] = frozenset()
-    devices: tuple[str, ...] = ()
-    fault: str | None = None
 
 
 @dataclass
@@ -186,7 +173,12 @@ class CommandPath:
     def domains(self, node: str) -> list[Domain]:
         """All domains of a node, each of one vCPU and 64 MiB."""
         there = self.bench.world.domains.items()
-        return [Domain(UUID(name), state == "running") for (where, name), state in there if where == node]
+        memory = (DomainMemory(0, 64),)
+        return [
+            Domain(UUID(name), "guest", state == "running", 1, 64, memory=memory)
+            for (where, name), state in there
+            if where == node
+        ]
 
     def observation(self, node: str, address: str | None) -> Observation:
         world = self.bench.world

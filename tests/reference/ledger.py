@@ -64,8 +64,15 @@ class Guest:
     def is_past(self, revision: int | None) -> bool:
         return self.revision is not None and revision is not None and revision <= self.revision
 
+    def claims(self) -> list[Held]:
+        return [held for held in self.holds if held.role != "orphan"]
+
+    def orphans(self, but_on: str | None = None) -> list[Held]:
+        """What is charged because its domain runs where nothing is claimed, on nodes other than one."""
+        return [held for held in self.holds if held.role == "orphan" and held.node != but_on]
+
     def release(self) -> None:
-        self.holds, self.move, self.stranded = [], None, None
+        self.holds, self.move, self.stranded = self.orphans(), None, None
 
 
 @dataclass

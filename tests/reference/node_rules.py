@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from tests.reference.ledger import Guest, Held, Place, Reference, Ruling, Verdict, refuse
-from tests.reference.room import Json
+from tests.reference.room import Json, plain_charge
 
 
 def node_put(ref: Reference, command: Json, _now: datetime) -> Ruling:
@@ -54,23 +54,20 @@ def node_remove(ref: Reference, command: Json, _now: datetime) -> Ruling:
     if node not in ref.places:
         return refuse("node_unknown")
     holders = [ref.guests[name] for name in ref.holders(node)]
-    orphans = [guest for guest in holders if guest.role("orphan")]
     if holders and not command.get("force"):
         return refuse("node_in_use")
 
     def remove(_outcome: Json) -> None:
-        for guest in orphans:
-            guest.release()
         for guest in holders:
-            if guest in orphans:
-                continue
-            lost = guest.on(node)
+            lost = [held for held in guest.on(node) if held.role != "orphan"]
             guest.holds = [held for held in guest.holds if held.node != node]
+            if not lost:
+                continue
             if guest.role("move_destination") is not None:
                 guest.stranded = lost[0].shape
-            elif guest.holds:
+            elif guest.claims():
                 guest.move = None
-                guest.holds[0].role = "active"
+                guest.claims()[0].role = "active"
             else:
                 guest.move = None
                 guest.stranded = guest.stranded or lost[0].shape
@@ -81,24 +78,30 @@ def node_remove(ref: Reference, command: Json, _now: datetime) -> Ruling:
 
 
 def audit(ref: Reference, command: Json, _now: datetime) -> Ruling:
-    """Charge what runs and nobody ever claimed; give up that charge once it runs no more."""
+    """Charge what runs where nothing is claimed for it; give up that charge once it runs no more."""
     node = command["node"]
     if node not in ref.places:
         return refuse("node_unknown")
     if ref.places[node].hypervisor is None:
         return refuse("invalid_request")
-    if node in ref.world.silent:
+    if node in ref.held_up or node in ref.world.silent:
         return refuse("hypervisor_unreachable")
 
     def repair(_outcome: Json) -> None:
+        ref.look(node)
         if not command.get("repair"):
             return
         running = {name for (where, name), state in ref.world.domains.items() if where == node and state == "running"}
         for name in ref.holders(node):
-            if ref.guests[name].role("orphan") is not None and name not in running:
-                ref.guests[name].release()
-        for name in running - ref.guests.keys():
-            held = Held(node, "orphan", {}, {"vcpus": 1, "memory_mib": 64}, set(), set())
-            ref.hold(Guest(), name, held)
+            guest = ref.guests[name]
+            if name not in running:
+                guest.holds = [*guest.claims(), *guest.orphans(but_on=node)]
+        for name in running:
+            guest = ref.guests.get(name, Guest())
+            if any(held.role != "orphan" for held in guest.on(node)):
+                continue
+            guest.holds = [*guest.claims(), *guest.orphans(but_on=node)]
+            charge = plain_charge({"resources": {"vcpus": 1, "memory_mib": 64}}, ref.places[node].policy)
+            ref.hold(guest, name, Held(node, "orphan", {}, charge, set(), set()))
 
     return Verdict("applied"), repair

@@ -41,10 +41,11 @@ def _of_instance(ref: Reference, command: Json, now: datetime, *, waited: bool) 
     if kind != "delete":
         if guest is not None and guest.deleted:
             return refuse("superseded")
-        homeless = guest is not None and not guest.holds and kind in {"migrate", "update"}
+        lost = guest is not None and (not guest.holds or (guest.stranded is not None and not guest.claims()))
+        homeless = lost and kind in {"migrate", "update"}
         if node not in ref.places and not homeless:
             return refuse("node_unknown")
-        if guest is None or not (guest.on(node) or homeless):
+        if guest is None or not (homeless or any(held.node == node for held in guest.claims() or guest.holds)):
             return refuse("instance_unknown")
     verdict, effect = RULINGS[kind](ref, command, now)
 
@@ -136,7 +137,7 @@ def _unclaimable(ref: Reference, member: Json) -> set[str]:
 
 
 def _resize(ref: Reference, command: Json, now: datetime) -> Ruling:
-    if ref.guests[command["instance"]].role("orphan") is not None:
+    if not ref.guests[command["instance"]].claims():
         return refuse("instance_unknown")
     shape = {name: command[name] for name in _SHAPE if name in command}
     return _prepare(ref, command, shape, command.get("destination") or command["node"], now)
@@ -144,8 +145,6 @@ def _resize(ref: Reference, command: Json, now: datetime) -> Ruling:
 
 def _migrate(ref: Reference, command: Json, now: datetime) -> Ruling:
     guest = ref.guests[command["instance"]]
-    if guest.role("orphan") is not None:
-        return refuse("instance_unknown")
     active = guest.role("active")
     shape = active.shape if active is not None else guest.stranded
     if guest.role("move_destination") is None and shape is None:
@@ -167,12 +166,13 @@ def _prepare(ref: Reference, command: Json, shape: Json, destination: str, now: 
     def take(outcome: Json) -> None:
         held = ref.take(destination, instance, "move_destination", shape, outcome["assignment"], lease_of(command, now))
         if command.get("mode") == "immediate":
-            held.role, held.lease = "active", guest.holds[0].lease
-            guest.holds = []
+            held.role, held.lease = "active", guest.claims()[0].lease
+            guest.holds = guest.orphans()
             ref.hold(guest, instance, held)
             return
-        for old in guest.holds:
+        for old in guest.claims():
             old.role = "move_source"
+        guest.holds = [*guest.claims(), *guest.orphans(but_on=destination)]
         ref.hold(guest, instance, held)
         guest.move = command.get("reason", "resize")
 
@@ -187,8 +187,9 @@ def _confirm(ref: Reference, command: Json, _now: datetime) -> Ruling:
 
     def settle(_outcome: Json) -> None:
         if new is not None:
-            new.role, guest.holds, guest.move, guest.stranded = "active", [new], None, None
-        guest.holds[0].lease = None
+            guest.holds, guest.move, guest.stranded = [new, *guest.orphans()], None, None
+            new.role = "active"
+        guest.claims()[0].lease = None
 
     return Verdict("applied"), settle
 
@@ -202,10 +203,10 @@ def _revert(ref: Reference, command: Json, _now: datetime) -> Ruling:
 
 def _undo(guest: Guest) -> None:
     old = guest.role("move_source")
-    guest.holds, guest.move = [], None
+    guest.holds, guest.move = guest.orphans(), None
     if old is not None:
         old.role = "active"
-        guest.holds = [old]
+        guest.holds.append(old)
 
 
 def _abort(ref: Reference, command: Json, _now: datetime) -> Ruling:
@@ -262,7 +263,7 @@ def _delete(ref: Reference, command: Json, _now: datetime) -> Ruling:
     def dead_letter(_outcome: Json) -> None:
         gone = ref.guests.setdefault(instance, Guest())
         gone.release()
-        gone.deleted = True
+        gone.holds, gone.deleted = [], True
 
     return Verdict("applied"), dead_letter
 
@@ -278,7 +279,7 @@ def _expire(ref: Reference, command: Json, now: datetime) -> Ruling:
     new = guest.role("move_destination")
     assert new in due if new is not None else due, "a lease expired that had not run out"
     old = guest.role("move_source") or guest.role("active")
-    seen = [held for held in guest.holds if _seen(ref, instance, held, new, old)]
+    seen = [held for held in guest.claims() if _seen(ref, instance, held, new, old)]
 
     def end(_outcome: Json) -> None:
         claim = old if old in due else None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from schemas import Command
+    from worker.accounting.state.instances import Instance
 
 Rules = Mapping[type, Callable[..., Decision | Question]]
 
@@ -82,16 +83,26 @@ def _barred(view: View, command: InstanceCommand) -> Decision | None:
         return None
     if instance is not None and instance.deleted_at is not None:
         return refuse(command.node, "superseded", f"instance {command.instance} was deleted")
-    homeless = instance is not None and not instance.holdings and isinstance(command, Migrate | Update)
+    homeless = instance is not None and _homeless(instance) and isinstance(command, Migrate | Update)
     if command.node not in view.nodes and not homeless:
         return rejected(command.node, [unknown_node(view, command.node)])
-    if instance is None or not (instance.on(command.node) or homeless):
+    if instance is None or not (_there(instance, command.node) or homeless):
         where = ", ".join(instance.nodes()) if instance is not None else ""
         detail = f"instance {command.instance} holds nothing on {command.node}" + (
             f"; it does on {where}" if where else ""
         )
         return refuse(command.node, "instance_unknown", detail)
     return None
+
+
+def _homeless(instance: Instance) -> bool:
+    """Whether an instance holds nothing, or but what its stray domains are charged since its node was removed."""
+    return not instance.holdings or (instance.stranded is not None and not instance.claims)
+
+
+def _there(instance: Instance, node: str) -> bool:
+    """Whether commands for an instance belong on a node: where it has a claim, and if it has none, where it runs."""
+    return bool(instance.claims_on(node)) if instance.claims else bool(instance.on(node))
 
 
 def _stale(applied: int | None, revision: int | None) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from schemas import Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Revert
+from schemas import Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Revert
 from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
 from worker.accounting.post import post
@@ -134,7 +134,7 @@ class Decider:
 
         What may be the way out waits for nothing: an evacuation and its end, other
         settings for the node, and its removal; nor does a claim that may go to
-        another node.
+        another node, or an audit, which is worth nothing when it is late.
         """
         command = item.command
         node = self.loaded.view.nodes.get(command.node)
@@ -144,7 +144,7 @@ class Decider:
             instance = self.loaded.view.instances.get(command.instance)
             return instance is None or instance.move != "evacuate"
         elsewhere = isinstance(command, Claim) and command.candidates
-        return not (elsewhere or isinstance(command, NodePut | NodeRemove) or _evacuates(command))
+        return not (elsewhere or isinstance(command, NodePut | NodeRemove | Audit) or _evacuates(command))
 
     def _ask(self, item: Item, question: Question) -> None:
         """Hold the rest of the lane until its hypervisor answered."""

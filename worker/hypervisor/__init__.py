@@ -1,7 +1,6 @@
 """libvirt: connections, threads and deadlines; from a host's XML to its inventory; its domains."""
 
 from worker.hypervisor.addresses import DEFAULT_PATTERNS
-from worker.hypervisor.domains import Domain
 from worker.hypervisor.pool import Hypervisors
 
-__all__ = ["DEFAULT_PATTERNS", "Domain", "Hypervisors"]
+__all__ = ["DEFAULT_PATTERNS", "Hypervisors"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
+from uuid import UUID
 
 from schemas.base import MAX_AMOUNT
 from schemas.inventory import MAX_DEVICES, MAX_MDEV_TYPES, Device
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Kind = Literal["pci", "css", "ap_matrix", "mdev", "vdpa", "other"]
 
 _HEX_ID: Final = re.compile(r"0x([0-9a-f]{4})", re.IGNORECASE | re.ASCII)
+_MDEV_NAME: Final = re.compile("mdev_([0-9a-fA-F]{8}(?:_[0-9a-fA-F]{4}){3}_[0-9a-fA-F]{12})")
 _LABEL: Final = 255
 _MAX_CELL: Final = 65_535
 _PCI_PARTS: Final = ("domain", "bus", "slot", "function")
@@ -31,8 +33,9 @@ class NodeDevice:
     ``parent`` is the name of the node device above it; ``address`` and
     ``function_of`` (the physical function of a virtual one) are PCI addresses,
     or on s390x a channel's address or ``matrix``. ``mdev_types`` maps the types it can carry
-    to how many more of them it could carry now; ``mdev_type`` is the type of a
-    mediated device. ``driver`` is the host's driver that the device is bound to.
+    to how many more of them it could carry now; ``mdev_type`` and ``mdev_uuid`` are
+    those of a mediated device. ``chardev`` is the path by which a guest is given a
+    vDPA device. ``driver`` is the host's driver that the device is bound to.
     """
 
     name: str
@@ -49,6 +52,8 @@ class NodeDevice:
     bridge: bool = False
     mdev_types: tuple[tuple[str, int], ...] = ()
     mdev_type: str | None = None
+    mdev_uuid: UUID | None = None
+    chardev: str | None = None
     driver: str | None = None
     oddities: tuple[str, ...] = ()
 
@@ -83,11 +88,22 @@ def _device_of(element: Element, name: str, oddities: Oddities) -> NodeDevice:
         if kind == "ap_matrix":
             return NodeDevice(name, parent, "ap_matrix", address="matrix", mdev_types=_mdev_types(capability, oddities))
         if kind == "mdev":
-            chosen = capability.find("type")
-            return NodeDevice(name, parent, "mdev", mdev_type=None if chosen is None else chosen.get("id"))
+            return _mediated(name, parent, capability)
         if kind == "vdpa":
-            return NodeDevice(name, parent, "vdpa")
+            return NodeDevice(name, parent, "vdpa", chardev=text_of(capability, "chardev"))
     return NodeDevice(name, parent, "other")
+
+
+def _mediated(name: str, parent: str | None, mdev: Element) -> NodeDevice:
+    """A mediated device; older libvirts tell its UUID only in its name: ``mdev_``, and it with underscores."""
+    chosen = mdev.find("type")
+    named = _MDEV_NAME.match(name)
+    text = text_of(mdev, "uuid") or ("" if named is None else named[1].replace("_", "-"))
+    try:
+        uuid = UUID(text)
+    except ValueError:
+        uuid = None
+    return NodeDevice(name, parent, "mdev", mdev_type=None if chosen is None else chosen.get("id"), mdev_uuid=uuid)
 
 
 def _pci(name: str, parent: str | None, pci: Element, oddities: Oddities) -> NodeDevice:

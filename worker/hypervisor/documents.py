@@ -13,7 +13,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 from pydantic import ValidationError
 
-from schemas.cpuset import parse_cpu_set
+from schemas.cpuset import parse_cpu_mask
 from schemas.inventory import MAX_ODDITIES
 from worker.errors import NodeledgerError
 
@@ -163,6 +163,15 @@ def kibibytes(element: Element, *, most: int = MAX_NUMBER) -> int:
     return _bytes(element, "KiB", most * 1024) // 1024
 
 
+def attribute_kib(element: Element, name: str) -> int:
+    """Read an attribute that is an amount of memory in the element's unit (KiB where none is given), in KiB.
+
+    Raises:
+        XmlFault: as :func:`kibibytes`.
+    """
+    return attribute(element, name) * _unit_bytes(element, "KiB") // 1024
+
+
 def storage_bytes(element: Element, *, most: int = MAX_NUMBER) -> int:
     """Read an amount of storage with its unit (bytes where none is given), in bytes.
 
@@ -173,13 +182,17 @@ def storage_bytes(element: Element, *, most: int = MAX_NUMBER) -> int:
 
 
 def _bytes(element: Element, default: str, most: int) -> int:
-    unit = element.get("unit", default)
-    if unit not in _UNIT_BYTES:
-        raise XmlFault(f"<{element.tag}> unit: {unit[:32]!r} is unknown")
-    amount = number(element.text, f"<{element.tag}>") * _UNIT_BYTES[unit]
+    amount = number(element.text, f"<{element.tag}>") * _unit_bytes(element, default)
     if amount > most:
         raise XmlFault(f"<{element.tag}>: {amount} bytes are more than {most}")
     return amount
+
+
+def _unit_bytes(element: Element, default: str) -> int:
+    unit = element.get("unit", default)
+    if unit not in _UNIT_BYTES:
+        raise XmlFault(f"<{element.tag}> unit: {unit[:32]!r} is unknown")
+    return _UNIT_BYTES[unit]
 
 
 def cpu_set(text: str, where: str) -> frozenset[int]:
@@ -188,16 +201,16 @@ def cpu_set(text: str, where: str) -> frozenset[int]:
     Raises:
         XmlFault: not a CPU set.
     """
-    chosen: set[int] = set()
+    chosen = 0
     try:
         for part in text.replace(" ", "").split(","):
             if part.startswith("^"):
-                chosen -= parse_cpu_set(part[1:])
+                chosen &= ~parse_cpu_mask(part[1:])
             else:
-                chosen |= parse_cpu_set(part)
+                chosen |= parse_cpu_mask(part)
     except ValueError as fault:
         raise XmlFault(f"{where}: {fault}") from None
-    return frozenset(chosen)
+    return frozenset(cpu for cpu, bit in enumerate(reversed(f"{chosen:b}")) if bit == "1")
 
 
 def text_of(element: Element, path: str) -> str | None:

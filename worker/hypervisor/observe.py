@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from worker.hypervisor.capabilities import HostCapabilities, feature_names, parse_capabilities
 from worker.hypervisor.devices import NodeDevice, parse_node_device
 from worker.hypervisor.documents import Oddities, parse
+from worker.hypervisor.domains import read_domain, with_devices
 from worker.hypervisor.encryption import Encryption, parse_encryption
 from worker.hypervisor.inventory import Inventories, Observation
 from worker.hypervisor.storage import StoragePool, local_disk_gib, parse_pool
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from schemas.inventory import Inventory
+    from worker.accounting.state.domains import Domain
     from worker.hypervisor.connection import Connection, NodeDeviceHandle
 
 _REREAD_DEVICES_SECONDS: Final = 600.0
@@ -113,6 +115,16 @@ class HostReader:
             self._inventory = self._shared.inventories.of(observation)
             self._observation = observation
         return self._inventory
+
+    def domains(self, connection: Connection) -> list[Domain]:
+        """Read every domain; the host's devices too, where a domain names one by something else than its address.
+
+        Raises:
+            CallFailed: libvirt answered with an error.
+        """
+        described = [read_domain(uuid, text, active=active) for uuid, text, active in connection.domains()]
+        named = any(one.mdevs or one.vdpas for one in described)
+        return with_devices(described, self._read_devices(connection) if named else ())
 
     def _read_capabilities(self, connection: Connection) -> HostCapabilities:
         text = connection.capabilities()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor.addresses import DEFAULT_PATTERNS, Allowed
-from worker.hypervisor.domains import Domain, read_domain
 from worker.hypervisor.node import NodeLink, NotAsked, TooLate
 from worker.hypervisor.observe import Shared
 from worker.hypervisor.threads import Threads
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from schemas.inventory import Inventory
+    from worker.accounting.state.domains import Domain
     from worker.hypervisor.connection import Connection
 
 _log = get_logger(__name__)
@@ -130,7 +130,7 @@ class Hypervisors:
         Raises:
             HypervisorUnreachable: nothing is known of it.
         """
-        return await self._ask("domains", node, uri, lambda _: _read_domains, deadlines=_LISTING_DEADLINES)
+        return await self._ask("domains", node, uri, lambda link: link.reader.domains, deadlines=_LISTING_DEADLINES)
 
     async def _ask(
         self,
@@ -180,7 +180,3 @@ class Hypervisors:
                 if link.last_used < idle_since and not link.busy:
                     del self._links[node]
                     link.hang_up()
-
-
-def _read_domains(connection: Connection) -> list[Domain]:
-    return [read_domain(uuid, text, active=active) for uuid, text, active in connection.domains()]

@@ -12,13 +12,13 @@ import pytest
 
 from schemas import Command, Outcome, parse_command
 from tests.published import published
-from tests.unit.accounting.test_drift import Domain
 from worker.accounting import work
 from worker.accounting.decide import decide
 from worker.accounting.reasons.refusals import Collected, refusal
 from worker.accounting.rules import claims
 from worker.accounting.rules.decision import Decision
 from worker.accounting.rules.nodes import apply_settings
+from worker.accounting.state.domains import Domain
 from worker.accounting.state.view import Facts, View
 from worker.accounting.work import Work
 from worker.engine.outcomes import render

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-from uuid import UUID
-
 import pytest
 
 from worker.hypervisor.documents import Oddities, XmlFault
-from worker.hypervisor.domains import parse_domain, read_domain
 from worker.hypervisor.encryption import Encryption, parse_encryption
 from worker.hypervisor.storage import local_disk_gib, parse_pool
 from worker.hypervisor.traits import cpu_traits
@@ -166,49 +163,3 @@ def test_a_host_that_cannot_encrypt_has_no_slots(features: str) -> None:
 )
 def test_a_feature_has_the_name_that_openstacks_library_gives_it(feature: str, name: str) -> None:
     assert f"HW_CPU_X86_{name}" in cpu_traits("x86_64", [feature], threaded=False)
-
-
-DOMAIN = """<domain type='kvm'><name>g&lt;1&gt;</name><uuid>11111111-2222-4333-8444-555555555555</uuid>
-  <memory unit='GiB'>8</memory><vcpu placement='static' current='2'>4</vcpu>
-  <memoryBacking><hugepages><page size='2' unit='MiB' nodeset='0'/></hugepages></memoryBacking>
-  <cputune><vcpupin vcpu='0' cpuset='4'/><vcpupin vcpu='1' cpuset='20'/><vcpupin vcpu='2' cpuset='0-3,^2'/>
-    <emulatorpin cpuset='5'/></cputune>
-  <numatune><memory mode='strict' nodeset='1'/><memnode cellid='0' mode='strict' nodeset='1-2'/></numatune>
-  <devices>
-    <hostdev mode='subsystem' type='pci'>
-      <source><address domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/></source></hostdev>
-    <interface type='hostdev'>
-      <source><address type='pci' domain='0' bus='60' slot='0' function='2'/></source></interface>
-    <hostdev mode='subsystem' type='mdev'>
-      <source><address uuid='99999999-2222-4333-8444-555555555555'/></source></hostdev>
-  </devices></domain>"""
-
-
-def test_a_domain_tells_what_it_uses_of_its_host() -> None:
-    domain = parse_domain(DOMAIN, active=True)
-    assert (domain.uuid, domain.name) == (UUID("11111111-2222-4333-8444-555555555555"), "g<1>")
-    assert (domain.active, domain.vcpus, domain.memory_mib, domain.page_size_kib) == (True, 2, 8192, 2048)
-    assert domain.pinned_cpus == {4, 20}
-    assert domain.emulator_cpus == {5}
-    assert domain.host_cells == {1, 2}
-    assert domain.devices == ("0000:3b:00.0", "0000:3c:00.2")
-    assert domain.mdevs == (UUID("99999999-2222-4333-8444-555555555555"),)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("cpuset='4'", "cpuset='4;5'"),
-        ("current='2'", "current='two'"),
-        ("bus='0x3b'", "bus='0x1ff'"),
-        ("uuid='9", "uuid='z"),
-        ("<uuid>1", "<uuid>z"),
-        ("unit='GiB'>8<", "unit='GiB'>8 and more<"),
-        ("<domain ", "<!DOCTYPE domain [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><domain "),
-    ],
-)
-def test_what_a_guests_owner_writes_cannot_do_more_than_be_refused(old: str, new: str) -> None:
-    assert old in DOMAIN
-    read = read_domain("11111111-2222-4333-8444-555555555555", DOMAIN.replace(old, new), active=True)
-    assert read.fault is not None
-    assert (str(read.uuid), read.active, read.vcpus) == ("11111111-2222-4333-8444-555555555555", True, 0)

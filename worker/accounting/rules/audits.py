@@ -1,142 +1,129 @@
-"""Drift: where the ledger and a node's hypervisor disagree, and how an audit tells and fixes it.
+"""An audit: hold a node against its hypervisor, tell where they disagree, and charge what runs there unclaimed.
 
-*orphan*: a running domain that nobody claimed. *ghost*: an allocation without
-its domain. *amount*, *pins*, *devices*: both are there and say different things.
-
-Repair charges orphans that the ledger has never heard of, so that nothing else
-is put where they run, and drops that charge once their domain is gone. It releases nothing that was claimed: a
-domain that is missing today may be started tomorrow, and who claimed it can
-delete it.
+Repair charges strangers, so that nothing else is put where they run, and drops
+that charge once their domain is gone. It releases nothing that was claimed: a domain
+that is missing today may be started tomorrow, and who claimed it can delete it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
+from schemas.cpuset import parse_cpu_set
+from worker.accounting.drift.guests import guest_drift
+from worker.accounting.drift.hosts import host_drift
+from worker.accounting.drift.strangers import charged, stranger_drift
 from worker.accounting.rules.decision import Decision, refuse, rejected
+from worker.accounting.rules.nodes import inventory_needed
 from worker.accounting.rules.renaming import unknown_node
-from worker.accounting.state.instances import Holding, Instance, shape_of
-from worker.accounting.state.occupancy import Placement
+from worker.accounting.state.instances import Holding, Instance
+from worker.accounting.state.occupancy import beside
 from worker.accounting.state.view import Question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
     from uuid import UUID
 
-    from schemas import Audit
+    from schemas import Audit, Reason
+    from worker.accounting.drift.found import Drift
     from worker.accounting.state.domains import Domain
     from worker.accounting.state.view import Node, View
 
 _ORPHANED: Final = '{"resources":{"vcpus":1,"memory_mib":1}}'
 """What an orphan is taken to have asked for: nobody knows, and nobody will ask again."""
 
-Kind = Literal["orphan", "ghost", "amount", "pins", "devices", "unreadable"]
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """One disagreement about one instance, in a sentence and, where there are two sides, both of them."""
-
-    kind: Kind
-    instance: UUID
-    detail: str
-    ledger: object = None
-    hypervisor: object = None
-
-    def document(self) -> dict[str, object]:
-        """As it stands in an outcome."""
-        sides = {} if self.ledger is None else {"ledger": self.ledger, "hypervisor": self.hypervisor}
-        return {"kind": self.kind, "instance": self.instance, "detail": self.detail, **sides}
-
 
 def audit(view: View, command: Audit, now: datetime) -> Decision | Question:
-    """Compare a node with its hypervisor; with ``repair``, charge what runs there and nobody claimed."""
-    node = view.nodes.get(command.node)
+    """Compare a node with its hypervisor; with ``repair``, charge what runs there and is not claimed there.
+
+    An audit waits for nothing: one that comes while others wait for the hypervisor
+    is refused, and the next one looks.
+    """
+    against = _against(view.nodes.get(command.node), command)
+    if against is not None:
+        return against
+    node = view.nodes[command.node]
+    missing = _missing(view, node, now)
+    if isinstance(missing, Question):
+        return missing
+    listing = view.facts.listings[node.name]
+    if missing is not None or listing is None:
+        detail = missing.detail if missing is not None else f"the hypervisor of {node.name} does not answer"
+        return refuse(command.node, "hypervisor_unreachable", detail)
+    domains = {domain.uuid: domain for domain in listing}
+    drift = tuple(found.document() for found in _drift(view, node, domains))
+    repaired = tuple(_repaired(view, node, domains, now)) if command.repair else ()
+    return Decision("applied", command.node, instances=repaired, drift=drift)
+
+
+def _against(node: Node | None, command: Audit) -> Decision | None:
+    """Why a node cannot be compared with anything now, whatever its hypervisor says."""
     if node is None:
         return rejected(command.node, [unknown_node(view, command.node)])
     if node.hypervisor is None:
         return refuse(command.node, "invalid_request", f"node {command.node} has no hypervisor to be compared with")
-    if command.node not in view.facts.listings:
-        return Question(listings=frozenset({command.node}))
-    listing = view.facts.listings[command.node]
-    if listing is None:
-        return refuse(command.node, "hypervisor_unreachable", f"the hypervisor of {command.node} does not answer")
-    domains = {domain.uuid: domain for domain in listing}
-    holders = [instance for instance in view.instances.values() if instance.on(command.node)]
-    drift = tuple(_drift(command.node, domains, holders))
-    repaired = tuple(_repaired(view, node, domains, holders, now)) if command.repair else ()
-    return Decision("applied", command.node, instances=repaired, drift=tuple(found.document() for found in drift))
+    if node.parked:
+        detail = f"{node.parked} commands wait for the hypervisor of {node.name}; it is looked at once they are done"
+        return refuse(command.node, "hypervisor_unreachable", detail)
+    return None
 
 
-def _drift(node: str, domains: dict[UUID, Domain], holders: Iterable[Instance]) -> Iterator[Drift]:
-    claimed = set()
-    for holder in holders:
-        claimed.add(holder.id)
-        domain = domains.get(holder.id)
-        yield from _compare(node, holder, domain)
+def _missing(view: View, node: Node, now: datetime) -> Question | Reason | None:
+    """What is to be asked first: every domain, and with that what the host has, where that is not known or too old."""
+    needed = inventory_needed(view, node, now)
+    if node.name not in view.facts.listings:
+        listing = Question(listings=frozenset({node.name}))
+        return needed | listing if isinstance(needed, Question) else listing
+    return None if isinstance(needed, Question) else needed
+
+
+def _strangers(view: View, node: Node, domains: Mapping[UUID, Domain]) -> Iterator[Domain]:
+    """The running domains that nothing is claimed for on the node."""
     for key, domain in sorted(domains.items()):
-        if key not in claimed and domain.active:
-            detail = f"domain {domain.name!r} runs on {node} and nobody claimed it"
-            yield Drift("orphan", key, detail, {}, {"vcpus": domain.vcpus, "memory_mib": domain.memory_mib})
+        instance = view.instances.get(key)
+        if domain.active and (instance is None or not instance.claims_on(node.name)):
+            yield domain
 
 
-def _compare(node: str, holder: Instance, domain: Domain | None) -> Iterator[Drift]:
-    """What one instance's holding and its domain say differently. A size about to change is not compared."""
-    if holder.with_role("orphan") is not None:
-        if domain is not None and domain.active:
-            yield Drift("orphan", holder.id, f"domain {domain.name!r} runs on {node}, charged, and nobody claimed it")
+def _drift(view: View, node: Node, domains: Mapping[UUID, Domain]) -> Iterator[Drift]:
+    for holder in view.instances.values():
+        if holder.claims_on(node.name):
+            yield from guest_drift(node, holder, domains.get(holder.id))
+            yield from host_drift(node, holder)
+    for domain in _strangers(view, node, domains):
+        yield stranger_drift(node.name, view.instances.get(domain.uuid), domain)
+
+
+def _repaired(view: View, node: Node, domains: Mapping[UUID, Domain], now: datetime) -> Iterator[Instance]:
+    """Give up what is charged for domains that are gone, then charge those that run, each beside all others.
+
+    One that cannot be read keeps what it is charged: what it uses is not known, and so not less.
+    """
+    strangers = {domain.uuid: domain for domain in _strangers(view, node, domains)}
+    occupancy = node.occupancy
+    for holder in _orphans(view, node):
+        if holder.id not in strangers:
+            occupancy = occupancy.without(holder.placements_on(node.name))
+            yield holder.without_orphan(node.name)
+    if node.host is None or node.inventory is None:
         return
-    held = holder.with_role("active")
-    if held is None or held.node != node:
-        return
-    if domain is None:
-        yield Drift("ghost", holder.id, f"claimed at {held.claimed_at.isoformat()}, and {node} has no such domain")
-    elif domain.fault is not None:
-        yield Drift("unreadable", holder.id, f"its domain's description cannot be read: {domain.fault}")
-    elif domain.active:
-        yield from _compare_amounts(held, holder, domain)
-
-
-def _compare_amounts(held: Holding, holder: Instance, domain: Domain) -> Iterator[Drift]:
-    asked = shape_of(held.request).resources
-    sides = (
-        ("amount", "vCPUs", asked.vcpus, domain.vcpus),
-        ("amount", "MiB of memory", asked.memory_mib, domain.memory_mib),
-        ("devices", "devices", sorted(held.placement.devices), sorted(domain.devices)),
-    )
-    for kind, what, ours, theirs in sides:
-        if ours != theirs:
-            yield Drift(kind, holder.id, f"{what}: {ours} claimed, {theirs} in the domain", ours, theirs)  # type: ignore[arg-type] # a literal of the tuple above
-    if not domain.pinned_cpus <= held.placement.pins:
-        own, pinned = sorted(held.placement.pins), sorted(domain.pinned_cpus)
-        yield Drift("pins", holder.id, f"pinned to CPUs {pinned}, of which only {own} are its own", own, pinned)
-
-
-def _repaired(
-    view: View, node: Node, domains: dict[UUID, Domain], holders: Iterable[Instance], now: datetime
-) -> Iterator[Instance]:
-    claimed = {holder.id for holder in holders}
-    for holder in holders:
-        orphaned = holder.with_role("orphan")
-        domain = domains.get(holder.id)
-        if orphaned is not None and (domain is None or not domain.active):
-            yield holder.released()
-    free_pins, free_devices = set(node.occupancy.pinned), set(node.occupancy.held)
-    for key, domain in sorted(domains.items()):
-        if key in claimed or key in view.instances or not domain.active or domain.fault is not None:
+    online = parse_cpu_set(node.inventory.cpus)
+    for domain in strangers.values():
+        instance = view.instances.get(domain.uuid, Instance(domain.uuid))
+        if domain.fault is not None:
             continue
-        pins = domain.pinned_cpus - free_pins
-        devices = tuple(address for address in domain.devices if address not in free_devices)
-        free_pins |= pins
-        free_devices.update(devices)
-        placement = Placement(_charge(domain, pins), pins, devices)
-        holding = Holding(node.name, "orphan", _ORPHANED, placement, now)
-        yield Instance(key, holdings=(holding,))
+        rest = occupancy.without(instance.placements_on(node.name))
+        placement = charged(node.host, online, rest, domain)
+        occupancy = beside(rest, domain.uuid, placement)
+        before = instance.on(node.name)
+        if [holding.placement for holding in before] != [placement]:
+            since = before[0].claimed_at if before else now
+            holding = Holding(node.name, "orphan", _ORPHANED, placement, since)
+            yield replace(instance, holdings=(*instance.without_orphan(node.name).holdings, holding))
 
 
-def _charge(domain: Domain, pins: frozenset[int]) -> dict[str, int]:
-    """What an orphan is charged: pinned CPUs as such, all other vCPUs as shared ones."""
-    amounts = {"vcpus": domain.vcpus - len(pins), "pcpus": len(pins), "memory_mib": domain.memory_mib}
-    return {name: amount for name, amount in amounts.items() if amount > 0}
+def _orphans(view: View, node: Node) -> Iterable[Instance]:
+    """The instances that are charged on the node for a domain that is not claimed there."""
+    return [holder for holder in view.instances.values() if holder.on(node.name) and not holder.claims_on(node.name)]

@@ -57,7 +57,7 @@ def delete(view: View, command: Delete, now: datetime) -> Decision | Question:
     if waits:
         blocking = any(why.code == "hypervisor_unreachable" and why.node == command.node for why in waits)
         return Decision("parked", command.node, tuple(waits), blocking=blocking)
-    gone = replace(instance.released(), deleted_at=instance.deleted_at or now)
+    gone = replace(instance.released(), holdings=(), deleted_at=instance.deleted_at or now)
     return Decision("applied", command.node, instances=(gone,))
 
 
@@ -90,7 +90,7 @@ def expire(view: View, command: Expire, now: datetime) -> Decision | Question:
     instance = view.instances.get(command.instance)
     if instance is None or not any(_ran_out(h, now) for h in instance.holdings if h.role != "move_source"):
         return Decision("parked", command.node)
-    asked = [(holding, (holding.node, instance.id)) for holding in instance.holdings if _tells(view, instance, holding)]
+    asked = [(holding, (holding.node, instance.id)) for holding in instance.claims if _tells(view, instance, holding)]
     if unanswered := {key for _, key in asked} - view.facts.domains.keys():
         return Question(domains=frozenset(unanswered))
     states = [(holding, view.facts.domains[key]) for holding, key in asked]

@@ -67,8 +67,9 @@ def _prepare(
 
 def _resized(instance: Instance, shape: Shape, placement: Placement) -> Instance:
     """The instance in its new size at once."""
-    held = instance.holdings[0]
-    return replace(instance, holdings=(replace(held, request=request_of(shape), placement=placement),))
+    held = instance.claims[0]
+    resized = replace(held, request=request_of(shape), placement=placement)
+    return replace(instance, holdings=(resized, *instance.orphans()))
 
 
 def _both(
@@ -79,7 +80,7 @@ def _both(
     placement: Placement,
     now: datetime,
 ) -> Instance:
-    """The instance with both sides of its move held."""
+    """The instance with both sides of its move held; what was charged for a stray domain of its there is taken over."""
     lease = None if command.lease_seconds is None else now + timedelta(seconds=command.lease_seconds)
     new = Holding(
         node=destination,
@@ -89,9 +90,9 @@ def _both(
         claimed_at=now,
         lease_expires_at=lease,
     )
-    old = tuple(replace(holding, role="move_source") for holding in instance.holdings)
+    old = tuple(replace(holding, role="move_source") for holding in instance.claims)
     kind = command.kind if isinstance(command, Resize) else command.reason
-    return replace(instance, holdings=(*old, new), move=kind)
+    return replace(instance, holdings=(*old, new, *instance.orphans(but_on=destination)), move=kind)
 
 
 def _open_move(instance: Instance, node: str) -> Decision:

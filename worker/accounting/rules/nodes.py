@@ -87,15 +87,17 @@ def _stranded(instance: Instance, node: str) -> Instance:
     the instance stranded. One whose new side is gone is undone. What an audit
     charged for a domain that nobody claimed goes without a trace.
     """
-    if instance.with_role("orphan") is not None:
-        return instance.released()
-    rest = tuple(holding for holding in instance.holdings if holding.node != node)
-    request = instance.stranded or instance.on(node)[0].request
+    lost = instance.claims_on(node)
+    if not lost:
+        return instance.without_orphan(node)
+    rest = tuple(holding for holding in instance.claims if holding.node != node)
+    request = instance.stranded or lost[0].request
     if not rest:
-        return replace(instance, holdings=(), move=None, stranded=request)
+        return replace(instance, holdings=instance.orphans(), move=None, stranded=request)
     if any(holding.role == "move_destination" for holding in rest):
-        return replace(instance, holdings=rest, stranded=request)
-    return replace(instance, holdings=tuple(replace(holding, role="active") for holding in rest), move=None)
+        return replace(instance, holdings=(*rest, *instance.orphans()), stranded=request)
+    kept = (replace(holding, role="active") for holding in rest)
+    return replace(instance, holdings=(*kept, *instance.orphans()), move=None)
 
 
 def apply_settings(view: View, command: NodePut, former: str | None = None) -> None:

@@ -1,46 +1,58 @@
-"""Domains of a hypervisor, as far as decisions look at them."""
+"""Domains of a hypervisor, as decisions see them: what each uses of its host."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    from uuid import UUID
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+from uuid import UUID
 
 DomainState = Literal["absent", "shut_off", "running"]
 
+NOWHERE: Mapping[int, frozenset[int]] = MappingProxyType({})
 
-class Domain(Protocol):
-    """A domain as its hypervisor knows it; see :class:`worker.hypervisor.domains.Domain`."""
 
-    @property
-    def uuid(self) -> UUID:
-        """Its UUID, which is its instance."""
+@dataclass(frozen=True, slots=True)
+class DomainMemory:
+    """Memory of one guest cell; a guest without cells of its own is cell 0.
 
-    @property
-    def name(self) -> str:
-        """Its name."""
+    ``page_size_kib`` is ``None`` for ordinary pages and 0 for huge ones of the
+    host's default size. ``host_cells`` are those it is taken from, none where
+    nothing binds it.
+    """
 
-    @property
-    def active(self) -> bool:
-        """Whether it runs."""
+    guest_cell: int
+    memory_mib: int
+    page_size_kib: int | None = None
+    host_cells: frozenset[int] = frozenset()
 
-    @property
-    def vcpus(self) -> int:
-        """Its vCPUs."""
 
-    @property
-    def memory_mib(self) -> int:
-        """Its memory, in MiB."""
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One domain.
 
-    @property
-    def pinned_cpus(self) -> frozenset[int]:
-        """Host CPUs a vCPU is pinned to alone."""
+    ``vcpu_cpus`` gives, for each vCPU in use that is confined, the host CPUs it may
+    run on; ``emulator_cpus`` and ``io_cpus`` are those of the emulator's and of
+    the I/O threads, ``None`` where nothing confines them. ``memory_mib`` is memory
+    of the host, without persistent memory, and ``memory`` is where it lies.
+    ``devices`` are PCI addresses; ``mediated`` are the parents and types of
+    mediated devices; ``unknown`` are devices that the host does not tell of.
+    Where the description cannot be used, ``fault`` says why, and what it uses
+    is not known: a guest's owner may have written into it, and must not hide the
+    other domains by that.
+    """
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """PCI addresses it was given."""
-
-    @property
-    def fault(self) -> str | None:
-        """Why its description cannot be read, if it cannot."""
+    uuid: UUID
+    name: str = ""
+    active: bool = True
+    vcpus: int = 0
+    memory_mib: int = 0
+    vcpu_cpus: Mapping[int, frozenset[int]] = field(default_factory=lambda: NOWHERE)
+    emulator_cpus: frozenset[int] | None = None
+    io_cpus: frozenset[int] | None = None
+    memory: tuple[DomainMemory, ...] = ()
+    devices: tuple[str, ...] = ()
+    mediated: tuple[tuple[str, str], ...] = ()
+    unknown: tuple[str, ...] = ()
+    fault: str | None = None

@@ -80,6 +80,25 @@ class Instance:
         """Everything held on one node."""
         return [holding for holding in self.holdings if holding.node == node]
 
+    @property
+    def claims(self) -> tuple[Holding, ...]:
+        """What is claimed for it: all it holds but what an audit charged for a domain that runs where it should not."""
+        if all(holding.role != "orphan" for holding in self.holdings):
+            return self.holdings
+        return tuple(holding for holding in self.holdings if holding.role != "orphan")
+
+    def claims_on(self, node: str) -> list[Holding]:
+        """What is claimed for it on one node."""
+        return [holding for holding in self.holdings if holding.node == node and holding.role != "orphan"]
+
+    def orphans(self, *, but_on: str | None = None) -> tuple[Holding, ...]:
+        """What audits charged for its domains where nothing is claimed, on nodes other than one."""
+        return tuple(holding for holding in self.holdings if holding.role == "orphan" and holding.node != but_on)
+
+    def without_orphan(self, node: str) -> Instance:
+        """With nothing charged for a stray domain on a node."""
+        return replace(self, holdings=(*self.claims, *self.orphans(but_on=node)))
+
     def placements_on(self, node: str) -> list[Placement]:
         """The placements on one node."""
         return [holding.placement for holding in self.holdings if holding.node == node]
@@ -113,12 +132,16 @@ class Instance:
         """
         kept = tuple(replace(holding, role="active") for holding in self.holdings if holding.role == role)
         if role == "move_source":
-            return replace(self, holdings=kept, move=None)
-        return replace(self, holdings=tuple(replace(h, lease_expires_at=None) for h in kept), move=None, stranded=None)
+            return replace(self, holdings=(*kept, *self.orphans()), move=None)
+        unleased = (replace(holding, lease_expires_at=None) for holding in kept)
+        return replace(self, holdings=(*unleased, *self.orphans()), move=None, stranded=None)
 
     def released(self) -> Instance:
-        """Holding nothing any more, on any node, and waiting for none."""
-        return replace(self, holdings=(), move=None, stranded=None)
+        """With nothing claimed for it any more, on any node, and waiting for none.
+
+        What audits charged because its domain runs stays until they see it gone.
+        """
+        return replace(self, holdings=self.orphans(), move=None, stranded=None)
 
     def without_lease(self, node: str) -> Instance:
         """With no lease running on what it holds on a node."""
