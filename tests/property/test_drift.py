@@ -102,7 +102,14 @@ class Scene:
 
 def scene(inventory: dict[str, Any], policy: dict[str, Any], request: dict[str, Any]) -> Scene | None:
     """A node with the guest on it; ``None`` where it has no room."""
-    node = Node("n", Policy.model_validate_json(json.dumps(policy)), Occupancy(), 1, 1, "test:///default")
+    node = Node(
+        "n",
+        Policy.model_validate_json(json.dumps(policy)),
+        Occupancy(),
+        generation=1,
+        id=1,
+        hypervisor="test:///default",
+    )
     node.inventory, node.observed_at = Inventory.model_validate_json(json.dumps(inventory)), NOW
     allowed = [{"address": device["address"]} for device in inventory["devices"]]
     node.policy = Policy.model_validate_json(json.dumps({**policy, "devices": allowed}))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.cpuset import format_cpu_set, parse_cpu_set
 from worker.accounting.drift.found import Drift
 from worker.accounting.host.cpus import follows, mask_of
-from worker.accounting.state.instances import shape_of, thread_policy_of
+from worker.accounting.state.instances import shape_of
 from worker.accounting.work import TooComplexError, Work
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _cpus(host: Host, online: frozenset[int], holding: Holding) -> Iterator[str]
     pins = holding.placement.pins
     if gone := pins - online:
         yield f"CPUs {format_cpu_set(gone)} are not online"
-    policy = thread_policy_of(holding)
+    policy = packed_under(holding)[0]
     exact = mask_of(cpu for cell in _cells_of(holding) for cpu in cell["pins"].values())
     cells = host.cells or (host.implicit,)
     cores = [core & (cell.usable | exact) for cell in cells for core in cell.siblings]

@@ -41,7 +41,7 @@ def audit(view: View, command: Audit, now: datetime) -> Decision | Question:
     An audit waits for nothing: one that comes while others wait for the hypervisor
     is refused, and the next one looks.
     """
-    against = _against(view.nodes.get(command.node), command)
+    against = _against(view, command)
     if against is not None:
         return against
     node = view.nodes[command.node]
@@ -58,8 +58,9 @@ def audit(view: View, command: Audit, now: datetime) -> Decision | Question:
     return Decision("applied", command.node, instances=repaired, drift=drift)
 
 
-def _against(node: Node | None, command: Audit) -> Decision | None:
+def _against(view: View, command: Audit) -> Decision | None:
     """Why a node cannot be compared with anything now, whatever its hypervisor says."""
+    node = view.nodes.get(command.node)
     if node is None:
         return rejected(command.node, [unknown_node(view, command.node)])
     if node.hypervisor is None:
