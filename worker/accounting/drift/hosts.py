@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.cpuset import format_cpu_set, parse_cpu_set
 from worker.accounting.drift.found import Drift
 from worker.accounting.host.cpus import follows, mask_of
-from worker.accounting.state.instances import shape_of
+from worker.accounting.state.instances import packed_under, shape_of
 from worker.accounting.work import TooComplexError, Work
 
 if TYPE_CHECKING:
