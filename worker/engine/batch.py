@@ -18,6 +18,7 @@ from worker.accounting.rules.decision import Decision
 from worker.accounting.rules.lifecycle import Expire
 from worker.accounting.rules.nodes import observe
 from worker.accounting.state.view import Question
+from worker.engine.drift import drift_change, note_drift
 from worker.engine.outcomes import Rendered, render, render_dead
 from worker.engine.permissions import Permissions, senders_of
 from worker.engine.ports import Known, OutcomeRecord, Parked
@@ -61,6 +62,7 @@ class Decider:
         for item in items:
             self._one(item)
         self.result.stuck |= self.result.leaving
+        self.result.changes.drift = drift_change(self.loaded.drift, self.result.differing)
         return self.result
 
     def _one(self, item: Item) -> None:
@@ -217,6 +219,7 @@ class Decider:
         if decision.status == "applied" and not command.dry_run:
             for posting in post(self.loaded.view, command, decision):
                 self.result.changes.postings.append((command.id, command.kind, posting))
+            note_drift(self.result.differing, decision)
         self.result.decided.append((item, decision))
         self._unpark(item)
         self._write(item, render(self.loaded, command, decision, decision.status), decision)

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from worker.backoff import Backoff
 from worker.engine.batch import Decider
+from worker.engine.drift import log_drift
 from worker.engine.intake import about, trace_of
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerConflict, LedgerUnavailable
@@ -206,7 +207,7 @@ class Committer:
         self.metrics.committed(changes.answers, nodes=len(want.nodes), seconds=ended - began, ages=ages)
         _log_too_complex(changes.answers)
         self.metrics.duplicates.inc(len(result.again))
-        self.metrics.drifted(one["kind"] for _, decision in result.decided for one in decision.drift or ())
+        log_drift(changes.drift)
         return result
 
     async def _count(self, items: Sequence[Item]) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.accounting.rules.decision import Decision
+    from worker.accounting.rules.drift import Difference
     from worker.accounting.state.view import Facts, Question
     from worker.engine.intake import Item
     from worker.engine.outcomes import Rendered
@@ -37,7 +38,8 @@ class Result:
     nodes of which a parked command has to stay so, and with it all behind it;
     ``leaving`` those of which one is put away, and what else was parked behind it
     is decided once that is written down. ``again`` are duplicates, which get
-    the stored outcome once more.
+    the stored outcome once more. ``differing`` is what the last audit of a
+    node found.
     """
 
     changes: WriteSet = field(default_factory=WriteSet)
@@ -49,6 +51,7 @@ class Result:
     dead_lettered: list[tuple[Item, str, str]] = field(default_factory=list)
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
     leaving: set[str] = field(default_factory=set)
+    differing: dict[str, list[Difference]] = field(default_factory=dict)
     again: list[Item] = field(default_factory=list)
 
     def settled(self) -> list[Delivery]:

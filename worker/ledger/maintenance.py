@@ -27,13 +27,14 @@ class Retention:
     deleted instance is, and longer where a parked command or a dead letter that
     is not dealt with could still claim it. Dead letters go only once they are resolved or
     discarded. Entries go by whole months and are carried forward into one line
-    for each instance that holds something.
+    for each instance that holds something. Drift is counted from when it was over.
     """
 
     commands: timedelta | None
     tombstones: timedelta | None
     dead_letters: timedelta | None
     entries: timedelta | None
+    drift: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Swept:
     commands: int
     tombstones: int
     dead_letters: int
+    drift: int
     resolved: int
     repaired: int
     portions_carried: int
@@ -70,6 +72,7 @@ async def keep_house(pool: asyncpg.Pool, retention: Retention, *, portion: int =
         commands=await _purge(pool, "purge_commands", retention.commands, portion),
         tombstones=await _purge(pool, "purge_tombstones", retention.tombstones, portion),
         dead_letters=await _purge(pool, "purge_dead_letters", retention.dead_letters, portion),
+        drift=await _purge(pool, "purge_drift", retention.drift, portion),
         resolved=await _resolve_all(pool, portion),
         repaired=await pool.fetchval(statement("repair_parked")),
         portions_carried=carried,

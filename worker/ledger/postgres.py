@@ -78,6 +78,10 @@ class PostgresLedger:
         ((commands, nodes),) = await self._fetch("parked_in_all")
         return commands, nodes
 
+    async def drift_in_all(self) -> dict[str, int]:
+        """How much differs now, by kind."""
+        return {row["kind"]: row["amount"] for row in await self._fetch("drift_in_all")}
+
     async def due_leases(self, limit: int, after: Lease | None = None) -> list[Lease]:
         """Leases that ran out, in their order, after one of them."""
         last = after or _BEFORE_ALL

@@ -13,17 +13,19 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
 from pydantic_core import from_json
 
-from worker.accounting.state.instances import Holding, Instance
+from worker.accounting.state.instances import Instance
 from worker.accounting.state.view import View
 from worker.engine.ports import Known, LedgerConflict, LedgerUnavailable, ReadSet
 from worker.ledger import documents
+from worker.ledger.differences import load_drift, record_drift
 from worker.ledger.errors import is_conflict, is_transient
+from worker.ledger.holdings import Given, Taken, difference
 from worker.ledger.nodes import NodeCache, load_hosts, load_nodes, write_profiles
 from worker.ledger.rows import (
     AllocationKeys,
@@ -48,24 +50,6 @@ if TYPE_CHECKING:
     from worker.ledger.statements import Connection
 
 _NodeMark: TypeAlias = tuple[int | None, int, int, bool | None, datetime | None]
-_Key: TypeAlias = tuple[object, object, object]
-_Held: TypeAlias = tuple[Instance, Holding, int | None]
-
-
-class _Given(NamedTuple):
-    """What a batch gives back, as keys."""
-
-    allocations: list[_Key]
-    cpus: set[_Key]
-    devices: set[_Key]
-
-
-class _Taken(NamedTuple):
-    """What a batch takes: holdings with their holders and the ids of their nodes, and keys of what is held alone."""
-
-    allocations: list[_Held]
-    cpus: set[_Key]
-    devices: set[_Key]
 
 
 @asynccontextmanager
@@ -113,6 +97,8 @@ class StoreTransaction:
         if keys.members:
             await self._add_members(keys)
         read = await self._read_all(keys)
+        if keys.members:
+            read.drift = await load_drift(self.connection, keys.members)
         self._known = dict(read.known)
         self._before = dict(read.view.instances)
         self._marks = {name: _mark(node) for name, node in read.view.nodes.items()}
@@ -177,7 +163,7 @@ class StoreTransaction:
 
     def _takes_several(self, view: View, writes: WriteSet, changed: Iterable[Instance]) -> bool:
         """Whether more must be written than :file:`record.sql` does."""
-        if view.removed or writes.unparked or writes.tried or writes.revived or writes.parked:
+        if any((view.removed, writes.unparked, writes.tried, writes.revived, writes.parked, writes.drift)):
             return True
         if any(node.profile_changed for node in view.nodes.values()):
             return True
@@ -195,12 +181,14 @@ class StoreTransaction:
         await self._keep_absent_nodes(writes)
         if profiles := [node for node in view.nodes.values() if node.profile_changed]:
             await write_profiles(self.connection, profiles)  # counts what is parked for new ones
+        if writes.drift:
+            await record_drift(self.connection, writes.drift, view.nodes, read.now)
         given, taken = self._difference(view, changed.values())
         if any(given):
             await self._release(given)
         await self._record(read, writes, self._instances(view, changed), taken)
 
-    async def _release(self, given: _Given) -> None:
+    async def _release(self, given: Given) -> None:
         released = bound(
             "release",
             allocations=columns(AllocationKeys, given.allocations),
@@ -209,7 +197,7 @@ class StoreTransaction:
         )
         await self.connection.execute(*released)
 
-    async def _record(self, read: ReadSet, writes: WriteSet, instances: Collection[Instance], taken: _Taken) -> None:
+    async def _record(self, read: ReadSet, writes: WriteSet, instances: Collection[Instance], taken: Taken) -> None:
         recorded = bound(
             "record",
             checks=columns(Checks, self._checks(read.view)),
@@ -244,27 +232,9 @@ class StoreTransaction:
     def _touched(self, view: View) -> list[Node]:
         return [node for name, node in view.nodes.items() if self._marks.get(name) != _mark(node)]
 
-    def _difference(self, view: View, changed: Iterable[Instance]) -> tuple[_Given, _Taken]:
-        """Keys of the allocations, CPUs and devices given back, and those taken, with what is held there."""
-        before_marks, after_marks = _Marks(), _Marks()
-        given: list[_Key] = []
-        taken: list[_Held] = []
-        for after in changed:
-            before = self._before.get(after.id)
-            if before is not None and before.holdings == after.holdings:
-                continue
-            for holding in before.holdings if before is not None else ():
-                node_id = self._marks[holding.node][0]
-                before_marks.add(node_id, holding, after.id)
-                given.append((after.id, node_id, holding.role))
-            for holding in after.holdings:
-                node_id = view.nodes[holding.node].id
-                after_marks.add(node_id, holding, after.id)
-                taken.append((after, holding, node_id))
-        return (
-            _Given(given, before_marks.cpus - after_marks.cpus, before_marks.devices - after_marks.devices),
-            _Taken(taken, after_marks.cpus - before_marks.cpus, after_marks.devices - before_marks.devices),
-        )
+    def _difference(self, view: View, changed: Iterable[Instance]) -> tuple[Given, Taken]:
+        ids_before = {name: mark[0] for name, mark in self._marks.items()}
+        return difference(self._before, changed, ids_before, {name: node.id for name, node in view.nodes.items()})
 
     async def _execute(self, name: str, *arguments: Any) -> None:
         await self.connection.execute(statement(name), *arguments)
@@ -274,23 +244,6 @@ class StoreTransaction:
         if self._read is not None:
             for node in self._read.view.nodes.values():
                 self.cache.put(node)
-
-
-class _Marks:
-    """CPUs and devices that instances hold alone, as keys."""
-
-    __slots__ = ("cpus", "devices")
-
-    def __init__(self) -> None:
-        self.cpus: set[_Key] = set()
-        self.devices: set[_Key] = set()
-
-    def add(self, node_id: int | None, holding: Holding, holder: UUID) -> None:
-        placement = holding.placement
-        if placement.pins:
-            self.cpus.update((node_id, cpu, holder) for cpu in placement.pins)
-        if placement.devices:
-            self.devices.update((node_id, address, holder) for address in placement.devices)
 
 
 def _mark(node: Node) -> _NodeMark:

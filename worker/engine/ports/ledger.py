@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from worker.accounting.rules.drift import Difference, DriftChange
 from worker.engine.ports.broker import Reply
 from worker.errors import NodeledgerError
 
@@ -62,11 +63,15 @@ class Known:
 
 @dataclass(slots=True)
 class ReadSet:
-    """What a transaction found, all at one moment. ``now`` is the database's time."""
+    """What a transaction found, all at one moment. ``now`` is the database's time.
+
+    ``drift`` is what is known to differ on nodes of which every instance is loaded.
+    """
 
     view: View
     known: dict[UUID, Known]
     now: datetime
+    drift: dict[str, list[Difference]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class WriteSet:
 
     answers: list[OutcomeRecord] = field(default_factory=list)
     postings: list[tuple[UUID, str, Posting]] = field(default_factory=list)
+    drift: DriftChange = field(default_factory=DriftChange)
     parked: list[Parked] = field(default_factory=list)
     unparked: dict[UUID, str] = field(default_factory=dict)
     tried: list[UUID] = field(default_factory=list)
@@ -171,6 +177,9 @@ class Ledger(Protocol):
 
     async def uncount_attempts(self, commands: Sequence[UUID]) -> None:
         """Take one count of each back: they wait, and are counted again before they go on."""
+
+    async def drift_in_all(self) -> dict[str, int]:
+        """How much differs between the ledger and the hypervisors now, over all nodes, by kind."""
 
     async def parked_in_all(self) -> tuple[int, int]:
         """How many commands are parked, and of how many nodes."""

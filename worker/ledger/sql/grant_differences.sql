@@ -14,6 +14,7 @@ WITH write (relation, privileges) AS (
     ('parked_command', 'INSERT,UPDATE,DELETE'),
     ('probe', 'INSERT,UPDATE,DELETE'),
     ('attempt', 'INSERT,UPDATE,DELETE'),
+    ('drift', 'INSERT,UPDATE,DELETE'),
     ('dead_letter', 'INSERT,UPDATE'),
     ('dead_letter_action', 'INSERT'),
     ('worker', 'INSERT,UPDATE,DELETE'),
