@@ -24,6 +24,7 @@ from worker.engine.lanes import Lanes
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerUnavailable
 from worker.engine.services import Engine, Options
+from worker.engine.watch import Looking
 from worker.errors import SettingsError
 from worker.gauges import show
 from worker.housekeeping import keep_house_now_and_then
@@ -193,6 +194,12 @@ def _options(settings: Settings, worker: UUID) -> Options:
         verify_seconds=settings.delete_verify_seconds,
         sweep_seconds=settings.outbox_sweep_seconds,
         shutdown_seconds=settings.shutdown_seconds,
+        looking=Looking(
+            interval=settings.audit_interval_seconds,
+            calls=settings.audit_calls,
+            rate=settings.audit_calls_per_second,
+            watched=settings.watched_hypervisors,
+        ),
         permissions=Permissions(settings.permissions),
     )
 

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.errors import SettingsError
-from worker.setting_types import AmqpUrl, Count, DatabaseUrl, Days, Rules, Seconds, Words
+from worker.setting_types import AmqpUrl, Count, DatabaseUrl, Days, Interval, Rules, Seconds, Words
 
 PREFIX: Final = "NODELEDGER_"
 
@@ -101,6 +101,15 @@ class Settings(BaseSettings):
     """How long a command waits for its hypervisor before it is dead-lettered, in seconds."""
     delete_verify_seconds: Seconds = 5
     """Pause before a hypervisor is asked again whether a deleted instance's domain is gone, in seconds."""
+
+    audit_interval_seconds: Interval = 600
+    """How often a node is compared with its hypervisor where its policy does not say, in seconds; 0: never."""
+    audit_calls: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Nodes that a worker compares with their hypervisors at the same time."""
+    audit_calls_per_second: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 50
+    """Nodes that a worker begins to compare in a second at most."""
+    watched_hypervisors: Annotated[int, Field(ge=0, le=100_000)] = 2500
+    """Hypervisors whose events a worker listens to, over a connection to each that stays open; 0: none."""
 
     retention_command_days: Days = 30
     """How long commands and their outcomes are kept, in days; 0: forever."""

@@ -36,6 +36,8 @@ CONTRACT = {
     "drift_view": "node text, instance uuid, kind text, detail text, ledger jsonb, hypervisor jsonb, "
     "first_seen timestamp with time zone, last_seen timestamp with time zone, resolved_at timestamp with time zone, "
     "id bigint",
+    "node_load": "node text, at timestamp with time zone, user_percent bigint, kernel_percent bigint, "
+    "iowait_percent bigint, idle_percent bigint, memory_used_mib bigint",
     "project_usage": "project text, user_id text, resource text, used bigint",
 }
 

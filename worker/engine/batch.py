@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from schemas import Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Revert
+from schemas import Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Revert
 from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
 from worker.accounting.post import post
 from worker.accounting.rules.decision import Decision
 from worker.accounting.rules.lifecycle import Expire
+from worker.accounting.rules.looks import Look
 from worker.accounting.rules.nodes import observe
 from worker.accounting.state.view import Question
 from worker.engine.drift import drift_change, note_drift
@@ -104,6 +105,8 @@ class Decider:
             self.result.done.append(item)
         elif isinstance(decision, Question):
             self._ask(item, decision)
+        elif isinstance(command, Look):
+            self._looked(item, decision)
         else:
             self._answer(item, decision)
 
@@ -136,7 +139,7 @@ class Decider:
 
         What may be the way out waits for nothing: an evacuation and its end, other
         settings for the node, and its removal; nor does a claim that may go to
-        another node.
+        another node, or an audit, which is to say how things are now.
         """
         command = item.command
         node = self.loaded.view.nodes.get(command.node)
@@ -146,7 +149,7 @@ class Decider:
             instance = self.loaded.view.instances.get(command.instance)
             return instance is None or instance.move != "evacuate"
         elsewhere = isinstance(command, Claim) and command.candidates
-        return not (elsewhere or isinstance(command, NodePut | NodeRemove) or _evacuates(command))
+        return not (elsewhere or isinstance(command, NodePut | NodeRemove | Audit) or _evacuates(command))
 
     def _ask(self, item: Item, question: Question) -> None:
         """Hold the rest of the lane until its hypervisor answered."""
@@ -212,6 +215,15 @@ class Decider:
         )
         self.result.changes.parked.append(parked)
         self._write(item, render(self.loaded, item.command, decision, "parked"), decision)
+
+    def _looked(self, item: Item, decision: Decision) -> None:
+        """What a worker saw by itself is kept and answered to nobody; an audit behind it asks anew."""
+        note_drift(self.result.differing, decision)
+        node = item.command.node
+        self.facts.listings.pop(node, None)
+        if (sight := self.facts.sights.get(node)) is not None and sight.load is not None:
+            self.result.changes.loads[node] = sight.load
+        self.result.done.append(item)
 
     def _answer(self, item: Item, decision: Decision) -> None:
         """A final decision: post it, and keep its outcome."""

@@ -200,7 +200,7 @@ class Committer:
             changes.published = published
             if changes.answers:
                 changes.outbox = outbox
-            if any((changes.answers, changes.parked, changes.unparked, changes.tried, published, facts.observations)):
+            if changes or published or facts.observations:
                 await transaction.write(loaded, changes)
         ended = loop.time()
         ages = [ended - item.delivery.received_at for item in result.done if item.delivery is not None]

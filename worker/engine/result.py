@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from schemas import Audit, Claim, Migrate, NodeRemove, Resize
 from schemas.commands import InstanceCommand
+from worker.accounting.rules.looks import Look
 from worker.engine.ports import ReadKeys, WriteSet
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def read_keys(items: Sequence[Item], facts: Facts) -> ReadKeys:
             for member in command.instances or ():
                 want.instances.add(member.instance)
                 want.nodes.add(member.node)
-        elif isinstance(command, NodeRemove | Audit):
+        elif isinstance(command, NodeRemove | Audit | Look):
             want.members.add(command.node)
             want.instances.update(domain.uuid for domain in facts.listings.get(command.node) or ())
+            if (sight := facts.sights.get(command.node)) is not None:
+                want.instances.update(domain.uuid for domain in sight.listing or ())
     return want

@@ -23,7 +23,6 @@ from worker.accounting.state.instances import Instance
 from worker.accounting.state.view import View
 from worker.engine.ports import Known, LedgerConflict, LedgerUnavailable, ReadSet
 from worker.ledger import documents
-from worker.ledger.differences import load_drift, record_drift
 from worker.ledger.errors import is_conflict, is_transient
 from worker.ledger.holdings import Given, Taken, difference
 from worker.ledger.nodes import NodeCache, load_hosts, load_nodes, write_profiles
@@ -40,6 +39,7 @@ from worker.ledger.rows import (
     node_columns,
     parked_columns,
 )
+from worker.ledger.sights import load_drift, record_drift, record_load
 from worker.ledger.statements import bound, statement
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ class StoreTransaction:
 
     def _takes_several(self, view: View, writes: WriteSet, changed: Iterable[Instance]) -> bool:
         """Whether more must be written than :file:`record.sql` does."""
-        if any((view.removed, writes.unparked, writes.tried, writes.revived, writes.parked, writes.drift)):
+        if any(
+            (view.removed, writes.unparked, writes.tried, writes.revived, writes.parked, writes.drift, writes.loads)
+        ):
             return True
         if any(node.profile_changed for node in view.nodes.values()):
             return True
@@ -183,6 +185,8 @@ class StoreTransaction:
             await write_profiles(self.connection, profiles)  # counts what is parked for new ones
         if writes.drift:
             await record_drift(self.connection, writes.drift, view.nodes, read.now)
+        if writes.loads:
+            await record_load(self.connection, writes.loads, view.nodes, read.now)
         given, taken = self._difference(view, changed.values())
         if any(given):
             await self._release(given)

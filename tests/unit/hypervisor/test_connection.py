@@ -7,8 +7,8 @@ import libvirt
 import pytest
 
 from worker.hypervisor.connection import Connection, ConnectionLost
+from worker.hypervisor.listing import DomainLister
 from worker.hypervisor.observe import HostReader, Shared
-from worker.hypervisor.pool import _read_domains
 
 TEST = "test:///default"
 
@@ -59,7 +59,7 @@ def test_what_libvirt_cannot_describe_costs_itself_alone() -> None:
     made = HostReader(Shared()).read(connection)
     assert made == sound.model_copy(update={"oddities": made.oddities})
     assert made.oddities == ["<pool>: there is no description", "pci_broken: <device>: there is no description"]
-    domains = {domain.uuid: domain.fault for domain in _read_domains(connection)}
+    domains = {domain.uuid: domain.fault for domain in DomainLister().read(connection)}
     assert domains.pop(UUID(int=7)) == "<domain>: there is no description"
     assert list(domains.values()) == [None]
 

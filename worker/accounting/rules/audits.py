@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from schemas import Audit
+    from worker.accounting.rules.looks import Look
     from worker.accounting.state.domains import Domain
     from worker.accounting.state.view import Node, View
 
@@ -50,7 +51,7 @@ class Drift:
         return {"kind": self.kind, "instance": self.instance, "detail": self.detail, **sides}
 
 
-def audit(view: View, command: Audit, now: datetime) -> Decision | Question:
+def audit(view: View, command: Audit | Look, now: datetime) -> Decision | Question:
     """Compare a node with its hypervisor; with ``repair``, charge what runs there and nobody claimed."""
     node = view.nodes.get(command.node)
     if node is None:

@@ -43,3 +43,36 @@ COMMENT ON COLUMN nodeledger.drift_view.first_seen IS 'When an audit found it fi
 COMMENT ON COLUMN nodeledger.drift_view.last_seen IS 'When an audit found it last';
 COMMENT ON COLUMN nodeledger.drift_view.resolved_at IS 'When an audit found it gone; null while it is there';
 COMMENT ON COLUMN nodeledger.drift_view.id IS 'Order in which they were found';
+
+-- How busy each host was when it was looked at last.
+CREATE TABLE nodeledger.host_load (
+    node_id bigint PRIMARY KEY REFERENCES nodeledger.node ON DELETE CASCADE,
+    at timestamptz NOT NULL,
+    user_percent bigint,
+    kernel_percent bigint,
+    iowait_percent bigint,
+    idle_percent bigint,
+    memory_used_mib bigint
+);
+COMMENT ON TABLE nodeledger.host_load IS 'How busy each host was when it was looked at last';
+
+CREATE VIEW nodeledger.node_load AS
+SELECT
+    n.name AS node,
+    l.at,
+    l.user_percent,
+    l.kernel_percent,
+    l.iowait_percent,
+    l.idle_percent,
+    l.memory_used_mib
+FROM nodeledger.host_load AS l
+JOIN nodeledger.node AS n ON n.id = l.node_id;
+
+COMMENT ON VIEW nodeledger.node_load IS 'How busy each host was when it was looked at last';
+COMMENT ON COLUMN nodeledger.node_load.node IS 'Name of the hypervisor host';
+COMMENT ON COLUMN nodeledger.node_load.at IS 'When it was looked at';
+COMMENT ON COLUMN nodeledger.node_load.user_percent IS 'Share of CPU time of all CPUs since the look before: guests and programs; null where the hypervisor does not tell';
+COMMENT ON COLUMN nodeledger.node_load.kernel_percent IS 'Share of CPU time: the kernel';
+COMMENT ON COLUMN nodeledger.node_load.iowait_percent IS 'Share of CPU time: idle and waiting for disks';
+COMMENT ON COLUMN nodeledger.node_load.idle_percent IS 'Share of CPU time: idle';
+COMMENT ON COLUMN nodeledger.node_load.memory_used_mib IS 'Memory in use, without buffers and caches, in MiB';

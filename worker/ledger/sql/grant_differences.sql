@@ -15,6 +15,7 @@ WITH write (relation, privileges) AS (
     ('probe', 'INSERT,UPDATE,DELETE'),
     ('attempt', 'INSERT,UPDATE,DELETE'),
     ('drift', 'INSERT,UPDATE,DELETE'),
+    ('host_load', 'INSERT,UPDATE,DELETE'),
     ('dead_letter', 'INSERT,UPDATE'),
     ('dead_letter_action', 'INSERT'),
     ('worker', 'INSERT,UPDATE,DELETE'),

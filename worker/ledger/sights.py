@@ -1,7 +1,8 @@
-"""Drift on record: what is known to differ on a node, and what an audit makes of it."""
+"""What looks and audits leave on record: what is known to differ on a node, and how busy it is."""
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from worker.accounting.rules.drift import DriftChange
+    from worker.accounting.state.load import Load
     from worker.accounting.state.view import Node
     from worker.ledger.statements import Connection
 
@@ -40,6 +42,17 @@ class Kept(NamedTuple):
     detail: Sequence[str]
     ledger: Sequence[str | None]
     hypervisor: Sequence[str | None]
+
+
+class Loads(NamedTuple):
+    """Rows of ``host_load``."""
+
+    node_id: Sequence[int | None]
+    user_percent: Sequence[int | None]
+    kernel_percent: Sequence[int | None]
+    iowait_percent: Sequence[int | None]
+    idle_percent: Sequence[int | None]
+    memory_used_mib: Sequence[int | None]
 
 
 async def load_drift(connection: Connection, nodes: Collection[str]) -> dict[str, list[Difference]]:
@@ -65,6 +78,14 @@ async def record_drift(connection: Connection, change: DriftChange, nodes: Mappi
         now=now,
     )
     await connection.execute(*recorded)
+
+
+async def record_load(
+    connection: Connection, loads: Mapping[str, Load], nodes: Mapping[str, Node], now: datetime
+) -> None:
+    """Write how busy nodes are; those that are gone meanwhile are left out."""
+    rows = [(nodes[name].id, *astuple(load)) for name, load in loads.items() if name in nodes]
+    await connection.execute(*bound("record_load", loads=columns(Loads, rows), now=now))
 
 
 def _difference(row: asyncpg.Record) -> Difference:
