@@ -150,12 +150,21 @@ class Watch:
             self._metrics.busy(await self._ledger.load_in_all())
         self._knock(now)
         if due := self._due(now):
-            for node, standing in (await self._ledger.standings(due)).items():
+            for node, standing in (await self._standings(due, now)).items():
                 task = asyncio.create_task(self._look(node, standing), name=f"look at {node}")
                 self._busy[node] = task
                 task.add_done_callback(partial(self._looked, node))
         self._metrics.looks_skipped.inc(self._schedule.skipped)
         self._schedule.skipped = 0
+
+    async def _standings(self, due: list[str], now: float) -> dict[str, Standing]:
+        """How the nodes stand whose turn it is; while the database is away their turn comes again."""
+        try:
+            return await self._ledger.standings(due)
+        except LedgerUnavailable:
+            for node in due:
+                self._schedule.hurry(node, now)
+            raise
 
     def _looked(self, node: str, task: asyncio.Task[None]) -> None:
         del self._busy[node]
@@ -213,6 +222,7 @@ class Watch:
     async def _look(self, node: str, standing: Standing) -> None:
         """Ask a hypervisor what it has and what runs there, and put that on its node's lane."""
         self._allowance -= 1.0
+        self._keep_listening(node, standing.address)
         observation = await observe(self._hypervisors, node, standing.address)
         listing, load = None, None
         if observation.inventory is not None:
@@ -222,7 +232,9 @@ class Watch:
             except HypervisorUnreachable:
                 listing = None
         self._metrics.looks.labels("unanswered" if listing is None else "answered").inc()
-        self._tell_mute(node, standing.address)
+        if not self._keep_listening(node, standing.address) and node not in self._mute:
+            self._mute.add(node)
+            _log.info("a hypervisor tells no events; it is looked at on schedule alone", node=node)
         if listing is None:
             self._failed.add(node)
             if standing.reachable is False:
@@ -232,13 +244,12 @@ class Watch:
         sight = Sight(standing.generation, standing.address, listing, load)
         self._lanes.put_first(node, [_item(node)], Facts(observations={node: observation}, sights={node: sight}))
 
-    def _tell_mute(self, node: str, address: str) -> None:
-        """Say once of a node whose driver tells nothing by itself that it is looked at on schedule alone."""
-        if node not in self._listening or node in self._mute:
-            return
-        if not self._hypervisors.watch(node, address):
-            self._mute.add(node)
-            _log.info("a hypervisor tells no events; it is looked at on schedule alone", node=node)
+    def _keep_listening(self, node: str, address: str) -> bool:
+        """Listen again where somebody else asked at another address meanwhile; says whether something is told."""
+        try:
+            return self._listening.get(node) != address or self._hypervisors.watch(node, address)
+        except HypervisorUnreachable:
+            return True  # nothing is known of it
 
     async def _wake(self) -> None:
         """Have what waits for a hypervisor looked at where something happened."""

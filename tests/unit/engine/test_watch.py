@@ -143,6 +143,22 @@ async def test_what_waits_is_woken_late_rather_than_never_while_the_database_is_
     assert scene.ledger.woken == scene.leases == [{"cn-1"}]
 
 
+async def test_a_turn_that_comes_while_the_database_is_away_comes_again_once_it_is_back() -> None:
+    scene = Scene("cn-1")
+    async with running(scene.watch.run()):
+        for _ in range(3):
+            await scene.round()
+        asked = len(scene.hypervisors.asked)
+        scene.watch.happened("cn-1")
+        await scene.round(0.1)
+        scene.ledger.away = True
+        await scene.round()
+        scene.ledger.away = False
+        await scene.round()
+        await scene.round()
+    assert len(scene.hypervisors.asked) == asked + 1
+
+
 async def test_a_host_that_falls_silent_and_one_that_is_back_are_told_once_with_what_waits() -> None:
     scene = Scene("cn-1")
     scene.ledger.rows = {"cn-1": [parked("cn-1", 1), parked("cn-1", 2)]}
