@@ -176,6 +176,7 @@ async def test_a_guest_that_is_stopped_started_or_undefined_by_hand_is_seen_by_i
         await here.send("node.put", "cn-1", hypervisor=here.host("cn-1", claimed))
         await here.until_drift(("orphan", claimed))
         await here.send("claim", "cn-1", instance=claimed, **CLAIM)
+        await here.pool.execute("UPDATE nodeledger.allocation SET claimed_at = now() - interval '1 hour'")
         started = here.raw("cn-1").createXML(domain(stranger))
         waited = [await here.until_drift(("orphan", stranger))]
         started.destroy()

@@ -220,6 +220,8 @@ class Decider:
         """What a worker saw by itself is kept and answered to nobody; an audit behind it asks anew."""
         note_drift(self.result.differing, decision)
         node = item.command.node
+        if decision.look_again:
+            self.result.look_again.add(node)
         self.facts.listings.pop(node, None)
         if (sight := self.facts.sights.get(node)) is not None and sight.load is not None:
             self.result.changes.loads[node] = sight.load

@@ -40,7 +40,7 @@ class Result:
     ``leaving`` those of which one is put away, and what else was parked behind it
     is decided once that is written down. ``again`` are duplicates, which get
     the stored outcome once more. ``differing`` is what the last audit of a
-    node found.
+    node found; those in ``look_again`` are to be looked at again soon.
     """
 
     changes: WriteSet = field(default_factory=WriteSet)
@@ -53,6 +53,7 @@ class Result:
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
     leaving: set[str] = field(default_factory=set)
     differing: dict[str, list[Difference]] = field(default_factory=dict)
+    look_again: set[str] = field(default_factory=set)
     again: list[Item] = field(default_factory=list)
 
     def settled(self) -> list[Delivery]:

@@ -72,11 +72,12 @@ class Schedule:
                 self._put(node, turn, now + self.chance.uniform(0.0, interval))
         return gone
 
-    def hurry(self, node: str, now: float) -> None:
+    def hurry(self, node: str, now: float, after: float = DEBOUNCE_SECONDS) -> None:
         """Something happened on a node: its turn comes as soon as what belongs together has happened."""
         turn = self._turns.get(node)
-        if turn is not None and node not in self._hurried:
-            self._hurried[node] = max(now + DEBOUNCE_SECONDS, turn.hurried_at + _REPEAT_SECONDS)
+        if turn is not None:
+            soon = max(now + after, turn.hurried_at + _REPEAT_SECONDS)
+            self._hurried[node] = min(soon, self._hurried.get(node, soon))
 
     def due(self, now: float, most: int, busy: Iterable[str] = ()) -> list[str]:
         """Nodes whose turn it is, those where something happened first; ``busy`` ones wait for their end."""

@@ -182,6 +182,7 @@ class Engine:
                 item.span.end(rendered.status)
         for item, reason, detail in result.dead_lettered:
             self._dead_letters.dead_letter(item, reason, detail)
+        self._watch.look_again(result.look_again)
         for node, inquiry in result.inquiries.items():
             self._lanes.pause(node)
             task = asyncio.create_task(self._inquire(node, inquiry), name=f"inquiry {node}")

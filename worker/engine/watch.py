@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from schemas import shard_of
-from worker.accounting.rules.looks import Look
+from worker.accounting.rules.looks import START, Look
 from worker.accounting.state.view import Facts, Sight
 from worker.backoff import Backoff
 from worker.engine.inquiries import observe
@@ -108,6 +108,11 @@ class Watch:
         """Look at the nodes of these shards from now on, of so many there are."""
         if self._shards != (now := (frozenset(shards), of)):
             self._shards, self._follow_at = now, 0.0
+
+    def look_again(self, nodes: Collection[str]) -> None:
+        """Guests are being started there: look at them once they should be."""
+        for node in nodes:
+            self._schedule.hurry(node, self._clock(), START.total_seconds())
 
     def happened(self, node: str) -> None:
         """Something changed on a node."""

@@ -86,3 +86,12 @@ def test_another_interval_holds_from_now_on() -> None:
     made.due(1.0, 1)
     made.follow({"cn-0": 5.0}, 2.0)
     assert made.due(7.0, 1) == ["cn-0"]
+
+
+def test_what_is_to_be_looked_at_later_is_looked_at_now_if_something_happens_meanwhile() -> None:
+    made = schedule(1, 600.0, rate=0.01)
+    made.hurry("cn-0", 1.0, after=20.0)
+    assert made.due(5.0, 10) == []
+    made.hurry("cn-0", 5.0)
+    assert made.due(5.5, 10) == ["cn-0"]
+    assert made.due(25.0, 10) == []

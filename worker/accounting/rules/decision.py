@@ -26,6 +26,9 @@ class Decision:
     difference between their old and new versions (:mod:`worker.accounting.post`),
     so that nothing can be released that was not charged.
 
+    With ``look_again`` the node is to be looked at again soon: something there
+    is under way.
+
     ``parked`` decisions change nothing; with ``blocking`` the commands behind
     this one wait too.
     """
@@ -41,6 +44,7 @@ class Decision:
     failed_builds: Mapping[str, int] | None = None
     warnings: tuple[Notice, ...] = ()
     drift: tuple[Mapping[str, object], ...] | None = None
+    look_again: bool = False
     blocking: bool = True
 
 

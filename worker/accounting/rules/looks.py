@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from schemas.commands import CommandBase
 from worker.accounting.rules.audits import audit
@@ -11,9 +12,18 @@ from worker.accounting.rules.decision import Decision
 from worker.accounting.state.view import Facts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
+    from uuid import UUID
 
+    from worker.accounting.state.instances import Holding
     from worker.accounting.state.view import Question, View
+
+START: Final = timedelta(seconds=20)
+"""A guest that was just claimed has no domain yet, as a rule for less than this: nothing is missing."""
+
+_BUILD: Final = timedelta(minutes=15)
+"""One that is reported to be built may take longer, for its image; not for ever, since builds are lost too."""
 
 
 class Look(CommandBase):
@@ -40,4 +50,30 @@ def look(view: View, command: Look, now: datetime) -> Decision | Question:
         return Decision("applied", command.node)
     if sight is not None and (sight.generation, sight.address) == (node.generation, node.hypervisor):
         view = replace(view, facts=Facts(listings={node.name: sight.listing}))
-    return audit(view, command, now)
+    decision = audit(view, command, now)
+    if not isinstance(decision, Decision) or not decision.drift:
+        return decision
+    told = tuple(one for one in decision.drift if not _starts(view, command.node, one, now))
+    young = any(_age(view, one, now) < START for one in decision.drift)
+    return replace(decision, drift=told, look_again=young and len(told) < len(decision.drift))
+
+
+def _starts(view: View, node: str, drift: Mapping[str, object], now: datetime) -> bool:
+    """Whether what is told as missing was claimed just now, or for a time that still runs, or is being built."""
+    held = _held(view, drift) if drift["kind"] == "ghost" else None
+    if held is None or held.node != node:
+        return False
+    leased = held.lease_expires_at is not None and held.lease_expires_at > now
+    building = view.instances[cast("UUID", drift["instance"])].state == "building"
+    return leased or now - held.claimed_at < (_BUILD if building else START)
+
+
+def _age(view: View, drift: Mapping[str, object], now: datetime) -> timedelta:
+    held = _held(view, drift)
+    return timedelta.max if held is None else now - held.claimed_at
+
+
+def _held(view: View, drift: Mapping[str, object]) -> Holding | None:
+    """What the instance holds that a difference is about."""
+    holder = view.instances.get(cast("UUID", drift["instance"]))
+    return None if holder is None else holder.with_role("active")
