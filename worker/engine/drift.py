@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.accounting.rules.drift import Difference, DriftChange, changed, differences
@@ -9,27 +10,35 @@ from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from worker.accounting.rules.decision import Decision
 
 _log = get_logger(__name__)
 
 
-def note_drift(differing: dict[str, list[Difference]], decision: Decision) -> None:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the last audit of a node found to differ, and of what it says nothing."""
+
+    differences: Sequence[Difference]
+    passed_over: frozenset[tuple[str, UUID]]
+
+
+def note_drift(differing: dict[str, Found], decision: Decision) -> None:
     """Keep what the last audit of each node found; of a node that is removed, nothing."""
     if decision.drift is not None:
-        differing[decision.node] = differences(decision.node, decision.drift)
+        differing[decision.node] = Found(differences(decision.node, decision.drift), decision.passed_over)
     elif decision.removed is not None:
         differing.pop(decision.removed, None)
 
 
-def drift_change(
-    known: Mapping[str, Sequence[Difference]], differing: Mapping[str, Sequence[Difference]]
-) -> DriftChange:
+def drift_change(known: Mapping[str, Sequence[Difference]], differing: Mapping[str, Found]) -> DriftChange:
     """Hold what audits found against what was known: what began, what is still there, and what is over."""
     total = DriftChange()
     for node, found in differing.items():
-        change = changed(known.get(node, ()), found)
+        before = [one for one in known.get(node, ()) if (one.kind, one.instance) not in found.passed_over]
+        change = changed(before, found.differences)
         total.begun += change.begun
         total.kept += change.kept
         total.ended += change.ended

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.accounting.rules.decision import Decision
-    from worker.accounting.rules.drift import Difference
     from worker.accounting.state.view import Facts, Question
+    from worker.engine.drift import Found
     from worker.engine.intake import Item
     from worker.engine.outcomes import Rendered
     from worker.engine.ports import Delivery
@@ -52,7 +52,7 @@ class Result:
     dead_lettered: list[tuple[Item, str, str]] = field(default_factory=list)
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
     leaving: set[str] = field(default_factory=set)
-    differing: dict[str, list[Difference]] = field(default_factory=dict)
+    differing: dict[str, Found] = field(default_factory=dict)
     look_again: set[str] = field(default_factory=set)
     again: list[Item] = field(default_factory=list)
 

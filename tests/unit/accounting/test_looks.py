@@ -90,6 +90,7 @@ SOON, LONG = timedelta(seconds=5), timedelta(hours=1)
 def test_a_guest_that_nobody_could_have_started_yet_is_no_ghost(view: View, found: tuple[bool, bool]) -> None:
     decision = looked(view)
     assert (bool(decision.drift), decision.look_again) == found
+    assert decision.passed_over == (frozenset() if decision.drift else {("ghost", STRANGER)})
     audited = decide(
         replace(view, facts=Facts(listings={"cn-1": []})),
         Audit(version=1, id=UUID(int=2), kind="audit", node="cn-1", issued_at=NOW),

@@ -6,10 +6,12 @@ from uuid import UUID, uuid4
 from schemas import Policy
 from tests.unit.accounting.test_drift import Domain
 from tests.unit.engine.doubles import audit
+from worker.accounting.rules.drift import Difference
 from worker.accounting.rules.looks import Look
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Facts, Node, Observation, Sight, View
 from worker.engine.batch import Decider
+from worker.engine.drift import Found, drift_change
 from worker.engine.intake import Item, fingerprint
 from worker.engine.ports import ReadSet
 from worker.engine.result import Result, read_keys
@@ -66,3 +68,11 @@ def test_an_audit_does_not_take_what_was_listed_for_a_look_for_what_is_there_now
 def test_all_that_a_look_compares_is_loaded() -> None:
     want = read_keys([look()], Facts(sights={"cn-1": SIGHT}))
     assert (want.members, want.instances) == ({"cn-1"}, {STRANGER})
+
+
+def test_what_is_known_of_something_passed_over_stays() -> None:
+    other = UUID(int=6)
+    known = [Difference("cn-1", one, "ghost", "", id=one.int) for one in (STRANGER, other)]
+    found = Found([], frozenset({("ghost", STRANGER)}))
+    change = drift_change({"cn-1": known}, {"cn-1": found})
+    assert (change.begun, change.kept, change.ended) == ([], [], [known[1]])

@@ -12,6 +12,7 @@ from worker.accounting.reasons.refusals import MOST_BYTES, collected, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from schemas import NodePut
     from schemas.outcomes import Notice, ReasonCode
@@ -26,7 +27,8 @@ class Decision:
     difference between their old and new versions (:mod:`worker.accounting.post`),
     so that nothing can be released that was not charged.
 
-    With ``look_again`` the node is to be looked at again soon: something there
+    Of differences ``passed_over``, by kind and instance, nothing new is said: what
+    is known of them stays. With ``look_again`` the node is to be looked at again soon: something there
     is under way.
 
     ``parked`` decisions change nothing; with ``blocking`` the commands behind
@@ -44,6 +46,7 @@ class Decision:
     failed_builds: Mapping[str, int] | None = None
     warnings: tuple[Notice, ...] = ()
     drift: tuple[Mapping[str, object], ...] | None = None
+    passed_over: frozenset[tuple[str, UUID]] = frozenset()
     look_again: bool = False
     blocking: bool = True
 

@@ -53,9 +53,16 @@ def look(view: View, command: Look, now: datetime) -> Decision | Question:
     decision = audit(view, command, now)
     if not isinstance(decision, Decision) or not decision.drift:
         return decision
-    told = tuple(one for one in decision.drift if not _starts(view, command.node, one, now))
-    young = any(_age(view, one, now) < START for one in decision.drift)
-    return replace(decision, drift=told, look_again=young and len(told) < len(decision.drift))
+    told: list[Mapping[str, object]] = []
+    starting: list[Mapping[str, object]] = []
+    for one in decision.drift:
+        (starting if _starts(view, command.node, one, now) else told).append(one)
+    return replace(
+        decision,
+        drift=tuple(told),
+        passed_over=frozenset((str(one["kind"]), cast("UUID", one["instance"])) for one in starting),
+        look_again=any(_age(view, one, now) < START for one in starting),
+    )
 
 
 def _starts(view: View, node: str, drift: Mapping[str, object], now: datetime) -> bool:
