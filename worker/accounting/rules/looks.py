@@ -23,7 +23,7 @@ START: Final = timedelta(seconds=20)
 """A guest that was just claimed has no domain yet, as a rule for less than this: nothing is missing."""
 
 _BUILD: Final = timedelta(minutes=15)
-"""One that is reported to be built may take longer, for its image; not for ever, since builds are lost too."""
+"""One that is reported to be built may take longer, for its image; not forever, since builds are lost too."""
 
 
 class Look(CommandBase):
