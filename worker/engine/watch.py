@@ -128,7 +128,8 @@ class Watch:
     def came_back(self, node: str, uri: str) -> None:
         """A node answers again: what waits for it is looked at now."""
         silent = self._silent.pop(node, None)
-        self._news.append((node, uri, None, 0.0 if silent is None else self._clock() - silent.since))
+        if silent is not None:
+            self._news.append((node, uri, None, self._clock() - silent.since))
         self.happened(node)
 
     async def run(self) -> None:
@@ -246,6 +247,8 @@ class Watch:
                 return  # known already
         else:
             self._failed.discard(node)
+            if node in self._silent:  # it fell silent at another address
+                self.came_back(node, standing.address)
         sight = Sight(standing.generation, standing.address, listing, load)
         self._lanes.put_first(node, [_item(node)], Facts(observations={node: observation}, sights={node: sight}))
 

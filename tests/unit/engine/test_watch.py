@@ -162,6 +162,7 @@ async def test_a_turn_that_comes_while_the_database_is_away_comes_again_once_it_
 async def test_a_host_that_falls_silent_and_one_that_is_back_are_told_once_with_what_waits() -> None:
     scene = Scene("cn-1")
     scene.ledger.rows = {"cn-1": [parked("cn-1", 1), parked("cn-1", 2)]}
+    scene.hypervisors.silent = {"cn-1"}
     with capture_logs() as logs:
         async with running(scene.watch.run()):
             await scene.round()
@@ -188,6 +189,18 @@ async def test_a_silent_host_is_knocked_at_until_it_is_back_and_then_looked_at()
         for _ in range(5):
             await scene.round()
         assert len(scene.hypervisors.asked) > asked
+
+
+async def test_a_host_that_answers_at_another_address_than_it_fell_silent_at_is_back() -> None:
+    scene = Scene("cn-1")
+    with capture_logs() as logs:
+        async with running(scene.watch.run()):
+            await scene.round()
+            scene.watch.fell_silent("cn-1", "qemu+tls://other/system", "refused")
+            for _ in range(20):
+                await scene.round()
+    assert [line["event"] for line in logs if "again" in line["event"]] == ["a hypervisor answers again"]
+    assert len(scene.hypervisors.knocked) <= 1
 
 
 async def test_hosts_that_hang_do_not_keep_the_others_from_being_looked_at() -> None:
