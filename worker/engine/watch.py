@@ -18,11 +18,11 @@ from uuid import uuid4
 from schemas import shard_of
 from worker.accounting.rules.looks import START, Look
 from worker.accounting.state.view import Facts, Sight
-from worker.backoff import Backoff
 from worker.engine.inquiries import observe
 from worker.engine.intake import Item, fingerprint
 from worker.engine.ports import HypervisorUnreachable, LedgerUnavailable
 from worker.engine.schedule import Schedule
+from worker.engine.silence import Silence
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ _TICK_SECONDS: Final = 0.1
 _FOLLOW_SECONDS: Final = 5.0
 """How soon a node that was put, or removed, is noticed; reading ten thousand takes some 30 ms."""
 _MEASURE_SECONDS: Final = 60.0
-_KNOCK_BACKOFF: Final = Backoff(3.0, 30.0, jitter=0.3)
-_KNOCKS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +52,6 @@ class Looking:
     calls: int
     rate: float
     watched: int
-
-
-@dataclass(slots=True)
-class _Silent:
-    """A host that does not answer, and when it is seen next whether it is back."""
-
-    since: float
-    next_at: float
-    in_vain: int = 0
 
 
 class Watch:
@@ -98,8 +87,7 @@ class Watch:
         self._failed: set[str] = set()
         self._allowance = 0.0
         self._allowed_at = clock()
-        self._silent: dict[str, _Silent] = {}
-        self._knocking: set[asyncio.Task[None]] = set()
+        self._silence = Silence(hypervisors, clock)
         self._happened: set[str] = set()
         self._news: list[tuple[str, str, str | None, float]] = []
         hypervisors.report_to(self)
@@ -121,15 +109,13 @@ class Watch:
 
     def fell_silent(self, node: str, uri: str, detail: str) -> None:
         """A node does not answer any more."""
-        now = self._clock()
-        self._silent[node] = _Silent(now, now + _KNOCK_BACKOFF.seconds(0))
+        self._silence.begins(node)
         self._news.append((node, uri, detail, 0.0))
 
     def came_back(self, node: str, uri: str) -> None:
         """A node answers again: what waits for it is looked at now."""
-        silent = self._silent.pop(node, None)
-        if silent is not None:
-            self._news.append((node, uri, None, self._clock() - silent.since))
+        if (silent := self._silence.ends(node)) is not None:
+            self._news.append((node, uri, None, silent))
         self.happened(node)
 
     async def run(self) -> None:
@@ -142,7 +128,8 @@ class Watch:
                 except LedgerUnavailable as trouble:
                     _log.info("looking at hypervisors waits for the database", error=str(trouble))
         finally:
-            for task in (*self._busy.values(), *self._knocking):
+            self._silence.close()
+            for task in self._busy.values():
                 task.cancel()
 
     async def _round(self, now: float) -> None:
@@ -154,7 +141,7 @@ class Watch:
         if now >= self._measure_at:
             self._measure_at = now + _MEASURE_SECONDS
             self._metrics.busy(await self._ledger.load_in_all())
-        self._knock(now)
+        self._silence.knock(self._schedule, now)
         if due := self._due(now):
             for node, standing in (await self._standings(due, now)).items():
                 task = asyncio.create_task(self._look(node, standing), name=f"look at {node}")
@@ -197,7 +184,7 @@ class Watch:
     def _follow(self, fleet: Collection[Hypervisor], now: float) -> None:
         """Have the turns of the nodes that are this worker's, and listen to as many as may be."""
         served, of = self._shards
-        self._silent = {one.node: self._silent[one.node] for one in fleet if one.node in self._silent}
+        self._silence.keep({one.node for one in fleet})
         own = {one.node: one for one in fleet if shard_of(one.node, of) in served}
         default = self._looking.interval
         intervals = {node: default if one.interval is None else one.interval for node, one in own.items()}
@@ -247,7 +234,7 @@ class Watch:
                 return  # known already
         else:
             self._failed.discard(node)
-            if node in self._silent:  # it fell silent at another address
+            if node in self._silence:  # it fell silent at another address
                 self.came_back(node, standing.address)
         sight = Sight(standing.generation, standing.address, listing, load)
         self._lanes.put_first(node, [_item(node)], Facts(observations={node: observation}, sights={node: sight}))
@@ -283,24 +270,6 @@ class Watch:
             else:
                 seconds = round(silent, 1)
                 _log.info("a hypervisor answers again", node=node, address=address, after=seconds, waiting=waiting)
-
-    def _knock(self, now: float) -> None:
-        """See whether silent hosts of this worker's are back; one that is, is looked at."""
-        for node, silent in self._silent.items():
-            if len(self._knocking) >= _KNOCKS_AT_ONCE:
-                return
-            if silent.next_at <= now and node in self._schedule:
-                silent.next_at = now + _KNOCK_BACKOFF.longest
-                task = asyncio.create_task(self._knock_at(node, silent), name=f"knock at {node}")
-                self._knocking.add(task)
-                task.add_done_callback(self._knocking.discard)
-
-    async def _knock_at(self, node: str, silent: _Silent) -> None:
-        answered = await self._hypervisors.knock(node)
-        silent.in_vain = silent.in_vain + 1 if answered else 0
-        silent.next_at = self._clock() + _KNOCK_BACKOFF.seconds(silent.in_vain)
-        if answered:
-            self._schedule.hurry(node, self._clock())
 
 
 def _item(node: str) -> Item:
