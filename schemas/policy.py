@@ -132,6 +132,8 @@ class Policy(Model):
     """A delete releases only once the hypervisor says that the domain is gone."""
     max_inventory_age_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60
     """How old what is known of the hardware may be when a decision needs it."""
+    audit_interval_seconds: Annotated[int, Field(ge=0, le=604_800)] | None = None
+    """How often the node is compared with its hypervisor; 0: never, null: as the workers are set."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:

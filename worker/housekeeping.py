@@ -45,4 +45,5 @@ def retention(settings: Settings) -> Retention:
         tombstones=days(settings.retention_tombstone_days),
         dead_letters=days(settings.retention_dead_letter_days),
         entries=days(settings.retention_entry_days),
+        drift=days(settings.retention_drift_days),
     )

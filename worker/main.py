@@ -20,11 +20,13 @@ from worker.api.app import add_read_api
 from worker.archive import Archive
 from worker.backoff import Backoff
 from worker.broker.rabbit import RabbitBroker
+from worker.descriptors import descriptors
 from worker.engine.intake import Intake
 from worker.engine.lanes import Lanes
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerUnavailable
 from worker.engine.services import Engine, Options
+from worker.engine.watch import Looking
 from worker.errors import SettingsError
 from worker.gauges import show
 from worker.housekeeping import keep_house_now_and_then
@@ -52,6 +54,9 @@ _log = get_logger(__name__)
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 _END_SECONDS: Final = 5.0
 _BACKOFF: Final = Backoff(0.05, 5.0)
+_DESCRIPTORS_EACH: Final = 3
+"""A socket of libvirt's, and what it wakes its own threads with."""
+_DESCRIPTORS_KEPT: Final = 512
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
 
 
@@ -193,7 +198,19 @@ def _options(settings: Settings, worker: UUID) -> Options:
         verify_seconds=settings.delete_verify_seconds,
         sweep_seconds=settings.outbox_sweep_seconds,
         shutdown_seconds=settings.shutdown_seconds,
+        looking=_looking(settings),
         permissions=Permissions(settings.permissions),
+    )
+
+
+def _looking(settings: Settings) -> Looking:
+    """How much to look; no more connections stay open than leave descriptors for everything else."""
+    room = max(0, descriptors() - _DESCRIPTORS_KEPT) // _DESCRIPTORS_EACH
+    return Looking(
+        interval=settings.audit_interval_seconds,
+        calls=settings.audit_calls,
+        rate=settings.audit_calls_per_second,
+        watched=min(settings.watched_hypervisors, room),
     )
 
 

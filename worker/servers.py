@@ -100,7 +100,7 @@ def broker_options(settings: Settings) -> BrokerOptions:
         SettingsError: its address is not set; a certificate cannot be read, or would not be used.
     """
     from worker.broker.session import BrokerOptions, tls_context
-    from worker.settings import broker_addresses
+    from worker.setting_types import broker_addresses
 
     urls = broker_addresses(settings.required("amqp_url"))
     encrypted = urlsplit(urls[0]).scheme == "amqps"

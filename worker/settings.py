@@ -3,67 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.errors import SettingsError
-from worker.permission_rules import PermissionRule, read_rules
+from worker.setting_types import AmqpUrl, Count, DatabaseUrl, Days, Interval, Rules, Seconds, Words
 
 PREFIX: Final = "NODELEDGER_"
 
 _MAX_SECRET_BYTES: Final = 65_536
-
-
-def _address_of(*schemes: str) -> AfterValidator:
-    def check(value: SecretStr) -> SecretStr:
-        # Not with urllib, to which an address of several servers is none.
-        if value.get_secret_value().partition("://")[0] not in schemes:
-            raise ValueError(f"should be an address that starts with {' or '.join(f'{name}://' for name in schemes)}")
-        return value
-
-    return AfterValidator(check)
-
-
-def broker_addresses(text: str) -> tuple[str, ...]:
-    """The addresses of a cluster's nodes, separated by spaces or commas; a comma inside a password is none."""
-    return tuple(re.split(r"[\s,]+(?=amqps?://)", text.strip(" \t\r\n,")))
-
-
-def _one_cluster(value: SecretStr) -> SecretStr:
-    """One way in: what holds for the first address, such as its encryption and user, holds for all."""
-    try:
-        found = [urlsplit(address) for address in broker_addresses(value.get_secret_value())]
-    except ValueError:
-        found = []
-    if not found or any(address.scheme not in {"amqp", "amqps"} for address in found):
-        raise ValueError("should be an address that starts with amqp:// or amqps://, or several of them")
-    if len({(address.scheme, address.username, address.path) for address in found}) > 1:
-        raise ValueError("its addresses should have the same scheme, user and virtual host")
-    return value
-
-
-def _words(value: object) -> object:
-    return tuple(re.split(r"[\s,]+", value.strip(" \t\r\n,"))) if isinstance(value, str) else value
-
-
-def _rules(value: object) -> object:
-    return read_rules(value) if isinstance(value, str) else value
-
-
-AmqpUrl = Annotated[SecretStr, AfterValidator(_one_cluster)]
-DatabaseUrl = Annotated[SecretStr, _address_of("postgres", "postgresql")]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-Rules = Annotated[tuple[PermissionRule, ...] | None, NoDecode, BeforeValidator(_rules)]
-Count = Annotated[int, Field(ge=1, le=100_000)]
-Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
-Days = Annotated[int, Field(ge=0, le=36_500)]
 
 
 class Settings(BaseSettings):
@@ -149,6 +102,15 @@ class Settings(BaseSettings):
     delete_verify_seconds: Seconds = 5
     """Pause before a hypervisor is asked again whether a deleted instance's domain is gone, in seconds."""
 
+    audit_interval_seconds: Interval = 600
+    """How often a node is compared with its hypervisor where its policy does not say, in seconds; 0: never."""
+    audit_calls: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Nodes that a worker compares with their hypervisors at the same time."""
+    audit_calls_per_second: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 50
+    """Nodes that a worker begins to compare in a second at most."""
+    watched_hypervisors: Annotated[int, Field(ge=0, le=100_000)] = 2500
+    """Hypervisors whose events a worker listens to, over a connection to each that stays open; 0: none."""
+
     retention_command_days: Days = 30
     """How long commands and their outcomes are kept, in days; 0: forever."""
     retention_entry_days: Days = 730
@@ -157,6 +119,8 @@ class Settings(BaseSettings):
     """How long the marks of deleted instances are kept, in days; 0: forever."""
     retention_dead_letter_days: Days = 90
     """How long dead letters are kept, in days; 0: forever."""
+    retention_drift_days: Days = 30
+    """How long differences from a hypervisor are kept once they are over, in days; 0: forever."""
 
     http_host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
     """Address on which health, metrics and the read API are served."""

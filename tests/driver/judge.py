@@ -90,7 +90,7 @@ def _may_go_ahead(command: Json, leaving: set[str]) -> bool:
     kind = command["kind"]
     return (
         bool(command.get("dry_run") or command.get("candidates"))
-        or kind in {"node.put", "node.remove"}
+        or kind in {"node.put", "node.remove", "audit"}
         or (kind in {"migrate", "confirm", "revert"} and command["instance"] in leaving)
         or (kind == "delete" and command.get("verify") is not False)
     )

@@ -24,19 +24,47 @@ DOMAIN = """<domain type='qemu'><name>guest</name><uuid>{uuid}</uuid><memory uni
   <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices></domain>"""
 
 
+class Heard:
+    """What libvirt tells of the host by itself: an event for each step, and how long it took."""
+
+    def __init__(self) -> None:
+        self._something = asyncio.Event()
+
+    def happened(self, _node: str) -> None:
+        self._something.set()
+
+    def fell_silent(self, *_: str) -> None: ...
+
+    def came_back(self, *_: str) -> None: ...
+
+    async def within_two_seconds(self) -> bool:
+        try:
+            async with asyncio.timeout(2.0):
+                await self._something.wait()
+        except TimeoutError:
+            return False
+        self._something.clear()
+        return True
+
+
 async def life(root: Path) -> dict[str, object]:
     """Define, start, pause, stop and undefine a guest."""
     configure(root)
     uri, instance = f"qemu:///embed?root={root}", uuid4()
     pool = Hypervisors(allowed=[uri], deadline_seconds=DEADLINE_SECONDS)
     await pool.start()
+    heard = Heard()
+    pool.report_to(heard)
+    pool.watch("cn-1", uri)
     inventory = await pool.inventory("cn-1", uri)
     connection = await asyncio.to_thread(libvirt.open, uri)
     said = [await pool.domain_state("cn-1", uri, instance)]
     domain = connection.defineXML(DOMAIN.format(uuid=instance))
+    told = [await heard.within_two_seconds()]
     for step in (None, domain.create, domain.suspend, domain.destroy, domain.undefine):
         if step is not None:
             await asyncio.to_thread(step)
+            told.append(await heard.within_two_seconds())
         said.append(await pool.domain_state("cn-1", uri, instance))
         if step == domain.suspend:
             (listed,) = await pool.domains("cn-1", uri)
@@ -45,6 +73,7 @@ async def life(root: Path) -> dict[str, object]:
     await pool.close()
     return {
         "states": said,
+        "told": told,
         "same": same,
         "memory_mib": inventory.memory_mib,
         "cells": len(inventory.cells),

@@ -10,7 +10,11 @@ import asyncpg
 from worker.ledger.maintenance import Retention
 
 KEPT = Retention(
-    commands=timedelta(days=30), tombstones=timedelta(days=90), dead_letters=timedelta(days=90), entries=None
+    commands=timedelta(days=30),
+    tombstones=timedelta(days=90),
+    dead_letters=timedelta(days=90),
+    entries=None,
+    drift=None,
 )
 
 EARLY = datetime(2025, 1, 10, tzinfo=UTC)

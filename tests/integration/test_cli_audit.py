@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.integration.cli_harness import INSTANCES, claim, put, shell, worker
@@ -48,3 +49,27 @@ async def test_a_node_that_cannot_be_compared_is_a_finding(database: Database, v
         assert (await operator.run("audit", "cn-1", "--all")).status == 2
     silent = await operator.run("audit", "cn-1", "--timeout", "0.2", "--json")
     assert (silent.status, silent.document[0]["status"]) == (1, None)
+
+
+async def test_drift_is_listed_by_the_command_line_and_the_read_api_until_it_is_over(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    operator = shell(database, vhost)
+    async with worker(operator, tmp_path) as address, aiohttp.ClientSession(address) as site:
+        assert (await operator.send(observed("lv-1"), claim("lv-1", INSTANCES[0]))).status == 0
+        await operator.run("audit", "lv-1")
+        listed = (await operator.run("drift", "--json")).document
+        assert {one["kind"]: one["instance"] for one in listed} == {"orphan": ORPHAN, "ghost": INSTANCES[0]}
+        assert "orphan" not in (await operator.run("drift", "--node", "lv-1", "--kind", "ghost")).out
+        async with site.get("/v1/drift?limit=1") as answer:
+            page = await answer.json()
+        async with site.get(f"/v1/drift?after={page['next']}&node=lv-1") as answer:
+            rest = await answer.json()
+        assert [*page["drift"], *rest["drift"]] == listed
+        async with site.get("/v1/drift?resolved=perhaps") as answer:
+            assert answer.status == 400
+        await operator.send({"kind": "delete", "node": "lv-1", "instance": INSTANCES[0]})
+        await operator.run("audit", "lv-1")
+        assert [one["kind"] for one in (await operator.run("drift", "--json")).document] == ["orphan"]
+        over = (await operator.run("drift", "--instance", INSTANCES[0], "--resolved", "--json")).document
+        assert [one["resolved_at"] is None for one in over] == [False]

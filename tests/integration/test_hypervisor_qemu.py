@@ -40,6 +40,7 @@ def test_a_real_guest_is_followed_through_its_life() -> None:
     assert ended.returncode == 0, ended.stderr
     said = json.loads(ended.stdout)
     assert said["states"] == ["absent", "shut_off", "running", "running", "shut_off", "absent"]
+    assert said["told"] == [True] * 5, "defined, started, paused, stopped, undefined: each within two seconds"
     assert said["listed"] == [True, 1, 32, [0]]
     assert said["memory_mib"] > 0
     assert said["same"]

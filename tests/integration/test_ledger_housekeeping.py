@@ -115,7 +115,7 @@ async def test_old_rows_leave_and_the_rest_stays(ledger: asyncpg.Pool) -> None:
 
 async def test_what_is_kept_forever_stays(ledger: asyncpg.Pool) -> None:
     await ledger.execute("UPDATE nodeledger.instance SET deleted_at = $2 WHERE id = $1", MOVING, days(1))
-    forever = Retention(commands=None, tombstones=None, dead_letters=None, entries=None)
+    forever = Retention(commands=None, tombstones=None, dead_letters=None, entries=None, drift=None)
     swept = await keep_house(ledger, forever)
     assert (swept.commands, swept.tombstones, swept.dead_letters, swept.portions_carried) == (0, 0, 0, 0)
 

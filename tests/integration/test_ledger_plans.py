@@ -17,7 +17,8 @@ HOT_PATH = (
     "lock_nodes", "load_nodes", "members", "read", "record", "release", "settle", "park", "put_node",
     "put_profile", "remove_nodes", "attempts", "count_attempts", "parked", "due_probes", "due_leases", "published",
     "waiting_for", "addresses", "host_owners", "probe_again", "member_heartbeat", "member_leave", "dead_letter_store",
-    "dead_letter_mark", "dead_letter_actions", "dead_letter_resolve",
+    "dead_letter_mark", "dead_letter_actions", "dead_letter_resolve", "load_drift", "record_drift",
+    "record_load", "standings", "wake_probes",
 )  # fmt: skip
 SMALL = {"worker", "shard", "installation", "outbox", "probe", "dead_letter_open"}
 """With a row for each worker, shard, batch in flight, node out of reach or letter not dealt with: no harm."""

@@ -33,6 +33,11 @@ CONTRACT = {
     "received_at timestamp with time zone, at timestamp with time zone, codes text[], outcome jsonb",
     "dead_letter_view": "id bigint, reason text, detail text, node text, kind text, command uuid, "
     "first_seen timestamp with time zone, attempts bigint, state text",
+    "drift_view": "node text, instance uuid, kind text, detail text, ledger jsonb, hypervisor jsonb, "
+    "first_seen timestamp with time zone, last_seen timestamp with time zone, resolved_at timestamp with time zone, "
+    "id bigint",
+    "node_load": "node text, at timestamp with time zone, user_percent bigint, kernel_percent bigint, "
+    "iowait_percent bigint, idle_percent bigint, memory_used_mib bigint",
     "project_usage": "project text, user_id text, resource text, used bigint",
 }
 

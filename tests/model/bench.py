@@ -63,7 +63,7 @@ class Bench:
 
     def _waits(self, command: Json) -> str | None:
         """The parked command that holds this one back, if one does."""
-        if command.get("dry_run") or command["kind"] in {"expire", "node.put", "node.remove"}:
+        if command.get("dry_run") or command["kind"] in {"expire", "node.put", "node.remove", "audit"}:
             return None
         guest = self.reference.guests.get(command.get("instance", ""))
         if command.get("candidates"):

@@ -47,7 +47,7 @@ GRANT SELECT ON clock.shift TO PUBLIC;
 EMPTY = """
 TRUNCATE nodeledger.node, nodeledger.node_profile, nodeledger.former_name, nodeledger.instance, nodeledger.allocation,
     nodeledger.pinned_cpu, nodeledger.held_device, nodeledger.entry, nodeledger.command, nodeledger.outbox,
-    nodeledger.parked_command, nodeledger.probe, nodeledger.attempt;
+    nodeledger.parked_command, nodeledger.probe, nodeledger.attempt, nodeledger.drift, nodeledger.host_load;
 UPDATE clock.shift SET by = '0';
 """
 

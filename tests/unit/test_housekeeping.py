@@ -14,6 +14,7 @@ SETTINGS = {
     "tombstones": "retention_tombstone_days",
     "dead_letters": "retention_dead_letter_days",
     "entries": "retention_entry_days",
+    "drift": "retention_drift_days",
 }
 
 

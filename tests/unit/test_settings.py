@@ -7,7 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from worker.errors import SettingsError
-from worker.settings import Settings, broker_addresses, describe_settings, load_settings
+from worker.setting_types import broker_addresses
+from worker.settings import Settings, describe_settings, load_settings
 
 SECRET = "hunter2"
 

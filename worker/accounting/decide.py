@@ -15,6 +15,7 @@ from worker.accounting.rules.audits import audit
 from worker.accounting.rules.claims import abort, claim
 from worker.accounting.rules.decision import Decision, refuse, rejected, unanswerable
 from worker.accounting.rules.lifecycle import Expire, delete, expire, update
+from worker.accounting.rules.looks import Look, look
 from worker.accounting.rules.moves import confirm, migrate, resize, revert
 from worker.accounting.rules.nodes import put_node, remove_node
 from worker.accounting.rules.renaming import unknown_node
@@ -54,14 +55,16 @@ _RULES: Final = every_kind({
     Delete: delete,
     Audit: audit,
 })  # fmt: skip
+_OWN_RULES: Final[Rules] = {Expire: expire, Look: look}
+"""Of commands that the workers make themselves."""
 
 
-def decide(view: View, command: Command | Expire, now: datetime) -> Decision | Question:
+def decide(view: View, command: Command | Expire | Look, now: datetime) -> Decision | Question:
     """Decide one command, or say what must be asked first. Changes nothing."""
     if command.expires_at is not None and command.expires_at <= now:
         return refuse(command.node, "expired", f"expired at {command.expires_at.isoformat()} without being applied")
-    if isinstance(command, Expire):
-        return expire(view, command, now)
+    if (own := _OWN_RULES.get(type(command))) is not None:
+        return own(view, command, now)
     if isinstance(command, InstanceCommand) and (barred := _barred(view, command)) is not None:
         return barred
     decision = _RULES[type(command)](view, command, now)

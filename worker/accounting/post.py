@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from schemas import Command
     from worker.accounting.rules.decision import Decision
     from worker.accounting.rules.lifecycle import Expire
+    from worker.accounting.rules.looks import Look
     from worker.accounting.state.instances import Instance
     from worker.accounting.state.occupancy import Counters, Occupancy, Placement
     from worker.accounting.state.view import View
@@ -53,7 +54,7 @@ class Posting:
     devices: frozenset[str]
 
 
-def post(view: View, command: Command | Expire, decision: Decision) -> list[Posting]:
+def post(view: View, command: Command | Expire | Look, decision: Decision) -> list[Posting]:
     """Make a decision the view's state; returns what changed, in order.
 
     Raises:
@@ -98,7 +99,7 @@ def _leave(view: View, decision: Decision) -> None:
         forget_host(view, decision.removed)
 
 
-def _stamped(command: Command | Expire, before: Instance | None, after: Instance) -> Instance:
+def _stamped(command: Command | Expire | Look, before: Instance | None, after: Instance) -> Instance:
     """The new version of an instance, with the highest revision of the commands applied to it."""
     revision = after.revision
     if isinstance(command, InstanceCommand) and command.revision is not None:

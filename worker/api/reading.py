@@ -17,6 +17,7 @@ from worker.api.parameters import Parameters, read_uuid, wrong
 from worker.api.problems import ProblemError
 from worker.ledger import dead_letters, readers
 from worker.ledger.dead_letters import LetterFilter, LetterState
+from worker.ledger.drift import DriftFilter, drift
 from worker.ledger.history import HistoryFilter, history, use_over_time
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Reading:
             web.get("/v1/history", self.history),
             web.get("/v1/outcomes/{command}", self.outcome),
             web.get("/v1/dead-letters", self.dead_letters),
+            web.get("/v1/drift", self.drift),
         ]
 
     async def nodes(self, request: web.Request) -> web.Response:
@@ -125,6 +127,18 @@ class Reading:
             {name: value for name, value in asdict(one).items() if name not in {"body", "headers"}} for one in found
         ]
         return _page("dead_letters", shown, found[-1].id if len(found) == limit else None)
+
+    async def drift(self, request: web.Request) -> web.Response:
+        """A page of what differs from the hypervisors, as it was found; with ``resolved`` what is over too."""
+        query = Parameters(request, ("node", "kind", "instance", "resolved", "after", "limit"))
+        resolved = query.text("resolved")
+        if resolved not in {None, "true", "false"}:
+            raise wrong("resolved", "should be true or false")
+        which = DriftFilter(query.text("node"), query.text("kind"), query.uuid("instance"), resolved == "true")
+        limit = query.limit()
+        async with self._connection() as connection:
+            found = await drift(connection, which, after=query.number("after") or 0, limit=limit)
+        return _page("drift", found, found[-1].id if len(found) == limit else None)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

@@ -16,6 +16,7 @@ from worker.cli import (
     database,
     dead,
     doctor,
+    drift,
     fit,
     history,
     instance,
@@ -58,6 +59,7 @@ def build() -> typer.Typer:
     app.add_typer(parked.app, name="parked")
     app.command("fit")(fit.fit)
     app.command("audit")(audit.audit)
+    app.command("drift")(drift.drift)
     app.command("verify")(verify.verify)
     app.add_typer(dead.app, name="dead")
     app.command("bench")(bench.bench)

@@ -16,8 +16,10 @@ from worker.accounting.decide import decide
 from worker.accounting.post import post
 from worker.accounting.rules.decision import Decision
 from worker.accounting.rules.lifecycle import Expire
+from worker.accounting.rules.looks import Look
 from worker.accounting.rules.nodes import observe
 from worker.accounting.state.view import Question
+from worker.engine.drift import drift_change, note_drift
 from worker.engine.outcomes import Rendered, render, render_dead
 from worker.engine.permissions import Permissions, senders_of
 from worker.engine.ports import Known, OutcomeRecord, Parked
@@ -61,6 +63,7 @@ class Decider:
         for item in items:
             self._one(item)
         self.result.stuck |= self.result.leaving
+        self.result.changes.drift = drift_change(self.loaded.drift, self.result.differing)
         return self.result
 
     def _one(self, item: Item) -> None:
@@ -102,6 +105,8 @@ class Decider:
             self.result.done.append(item)
         elif isinstance(decision, Question):
             self._ask(item, decision)
+        elif isinstance(command, Look):
+            self._looked(item, decision)
         else:
             self._answer(item, decision)
 
@@ -211,12 +216,24 @@ class Decider:
         self.result.changes.parked.append(parked)
         self._write(item, render(self.loaded, item.command, decision, "parked"), decision)
 
+    def _looked(self, item: Item, decision: Decision) -> None:
+        """What a worker saw by itself is kept and answered to nobody; an audit behind it asks anew."""
+        note_drift(self.result.differing, decision)
+        node = item.command.node
+        if decision.look_again:
+            self.result.look_again.add(node)
+        self.facts.listings.pop(node, None)
+        if (sight := self.facts.sights.get(node)) is not None and sight.load is not None:
+            self.result.changes.loads[node] = sight.load
+        self.result.done.append(item)
+
     def _answer(self, item: Item, decision: Decision) -> None:
         """A final decision: post it, and keep its outcome."""
         command = item.command
         if decision.status == "applied" and not command.dry_run:
             for posting in post(self.loaded.view, command, decision):
                 self.result.changes.postings.append((command.id, command.kind, posting))
+            note_drift(self.result.differing, decision)
         self.result.decided.append((item, decision))
         self._unpark(item)
         self._write(item, render(self.loaded, command, decision, decision.status), decision)

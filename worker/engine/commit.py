@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from worker.backoff import Backoff
 from worker.engine.batch import Decider
+from worker.engine.drift import log_drift
 from worker.engine.intake import about, trace_of
 from worker.engine.permissions import Permissions
 from worker.engine.ports import LedgerConflict, LedgerUnavailable
@@ -201,14 +202,14 @@ class Committer:
             changes.published = published
             if changes.answers:
                 changes.outbox = outbox
-            if any((changes.answers, changes.parked, changes.unparked, changes.tried, published, facts.observations)):
+            if changes or published or facts.observations:
                 await transaction.write(loaded, changes)
         ended = loop.time()
         ages = [ended - item.delivery.received_at for item in result.done if item.delivery is not None]
         self.metrics.committed(changes.answers, nodes=len(want.nodes), seconds=ended - began, ages=ages)
         _log_too_complex(changes.answers)
         self.metrics.duplicates.inc(len(result.again))
-        self.metrics.drifted(one["kind"] for _, decision in result.decided for one in decision.drift or ())
+        log_drift(changes.drift)
         return result
 
     async def _count(self, items: Sequence[Item]) -> None:

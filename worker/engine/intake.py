@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from schemas import Command
     from worker.accounting.rules.lifecycle import Expire
+    from worker.accounting.rules.looks import Look
     from worker.engine.dead_letters import DeadLetters
     from worker.engine.lanes import Lanes
     from worker.engine.ports import Delivery, Parked
     from worker.telemetry.tracing import Span, Tracing
 
-AnyCommand: TypeAlias = "Command | Expire"
+AnyCommand: TypeAlias = "Command | Expire | Look"
 
 _MAX_TRACE: Final = 2000
 """Characters of a traceback's end, where the cause stands, that go into a dead letter; its headers hold them whole."""

@@ -21,7 +21,7 @@ from worker.engine.ports import LedgerUnavailable
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from worker.engine.lanes import Lanes
     from worker.engine.ports import Lease, Ledger
@@ -40,6 +40,7 @@ _NAMESPACE: Final = UUID("6f2d1c0e-8a53-5e0b-9d0c-1f9a8f3f6b11")
 class _Look:
     """What is known of a lease that ran out: whether its command is on the path, and when it may be put there again."""
 
+    node: str
     on_its_lane: bool = True
     in_vain: int = 0
     next_at: float = 0.0
@@ -94,7 +95,7 @@ class Leases:
     def _offer(self, item: Item, now: float) -> None:
         look = self._looks.get(item.command.id)
         if look is None:
-            self._looks[item.command.id] = _Look(seen=self._round)
+            self._looks[item.command.id] = _Look(item.command.node, seen=self._round)
             self._lanes.add(item)
             return
         look.seen = self._round
@@ -110,6 +111,12 @@ class Leases:
                 look.on_its_lane = False
                 look.in_vain += 1
                 look.next_at = self._clock() + _BACKOFF.seconds(look.in_vain)
+
+    def wake(self, nodes: Collection[str]) -> None:
+        """Something happened on nodes: look at their leases at once."""
+        for look in self._looks.values():
+            if look.node in nodes:
+                look.in_vain, look.next_at = 0, 0.0
 
 
 def expiry(lease: Lease) -> Item:

@@ -84,6 +84,7 @@ class ParkedProbes:
         commands, nodes = await self._ledger.parked_in_all()
         self._metrics.parked.set(commands)
         self._metrics.parked_nodes.set(nodes)
+        self._metrics.differing(await self._ledger.drift_in_all())
         await self._ledger.forget_probes()
 
     async def _probe(self, node: str, address: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from schemas import Audit, Claim, Migrate, NodePut, NodeRemove, Resize
 from schemas.commands import InstanceCommand
+from worker.accounting.rules.looks import Look
 from worker.engine.ports import ReadKeys, WriteSet
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from worker.accounting.rules.decision import Decision
     from worker.accounting.state.view import Facts, Question
-    from worker.engine.intake import Item
+    from worker.engine.drift import Found
+    from worker.engine.intake import AnyCommand, Item
     from worker.engine.outcomes import Rendered
     from worker.engine.ports import Delivery
 
@@ -37,7 +39,8 @@ class Result:
     nodes of which a parked command has to stay so, and with it all behind it;
     ``leaving`` those of which one is put away, and what else was parked behind it
     is decided once that is written down. ``again`` are duplicates, which get
-    the stored outcome once more.
+    the stored outcome once more. ``differing`` is what the last audit of a
+    node found; those in ``look_again`` are to be looked at again soon.
     """
 
     changes: WriteSet = field(default_factory=WriteSet)
@@ -49,6 +52,8 @@ class Result:
     dead_lettered: list[tuple[Item, str, str]] = field(default_factory=list)
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
     leaving: set[str] = field(default_factory=set)
+    differing: dict[str, Found] = field(default_factory=dict)
+    look_again: set[str] = field(default_factory=set)
     again: list[Item] = field(default_factory=list)
 
     def settled(self) -> list[Delivery]:
@@ -62,25 +67,31 @@ def read_keys(items: Sequence[Item], facts: Facts) -> ReadKeys:
     want = ReadKeys()
     want.hosts = {name: seen.host_uuid for name, seen in facts.observations.items() if seen.host_uuid is not None}
     for item in items:
-        command = item.command
-        want.commands.append(command.id)
-        want.nodes.add(command.node)
-        if isinstance(command, InstanceCommand):
-            want.instances.add(command.instance)
-            if isinstance(command, Resize | Migrate) and command.destination is not None:
-                want.nodes.add(command.destination)
-        elif isinstance(command, Claim):
-            if command.instances is None and command.instance is not None:
-                want.instances.add(command.instance)
-                want.nodes.update(command.candidates)
-            for member in command.instances or ():
-                want.instances.add(member.instance)
-                want.nodes.add(member.node)
-        elif isinstance(command, NodePut):
-            if command.replaces is not None:
-                want.nodes.add(command.replaces)
-                want.members.add(command.replaces)
-        elif isinstance(command, NodeRemove | Audit):
-            want.members.add(command.node)
-            want.instances.update(domain.uuid for domain in facts.listings.get(command.node) or ())
+        want.commands.append(item.command.id)
+        want.nodes.add(item.command.node)
+        _want(want, item.command, facts)
     return want
+
+
+def _want(want: ReadKeys, command: AnyCommand, facts: Facts) -> None:
+    """Add what one command speaks of besides its node."""
+    if isinstance(command, InstanceCommand):
+        want.instances.add(command.instance)
+        if isinstance(command, Resize | Migrate) and command.destination is not None:
+            want.nodes.add(command.destination)
+    elif isinstance(command, Claim):
+        if command.instances is None and command.instance is not None:
+            want.instances.add(command.instance)
+            want.nodes.update(command.candidates)
+        for member in command.instances or ():
+            want.instances.add(member.instance)
+            want.nodes.add(member.node)
+    elif isinstance(command, NodePut):
+        if command.replaces is not None:
+            want.nodes.add(command.replaces)
+            want.members.add(command.replaces)
+    elif isinstance(command, NodeRemove | Audit | Look):
+        want.members.add(command.node)
+        want.instances.update(domain.uuid for domain in facts.listings.get(command.node) or ())
+        if (sight := facts.sights.get(command.node)) is not None:
+            want.instances.update(domain.uuid for domain in sight.listing or ())

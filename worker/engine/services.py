@@ -14,6 +14,7 @@ from worker.engine.outbox import Outbox
 from worker.engine.parking import Intervals, ParkedProbes
 from worker.engine.permissions import Permissions
 from worker.engine.shards import Membership, keep_share
+from worker.engine.watch import Looking, Watch
 from worker.stopping import ended
 from worker.telemetry.logs import get_logger
 
@@ -49,6 +50,7 @@ class Options:
     verify_seconds: float
     sweep_seconds: float
     shutdown_seconds: float
+    looking: Looking
     permissions: Permissions = field(default_factory=Permissions)
 
 
@@ -74,6 +76,7 @@ class Engine:
         self._metrics = metrics
         self._options = options
         self._leases = Leases(ledger, lanes)
+        self._watch = Watch(ledger, hypervisors, lanes, self._leases, metrics, options.looking)
         self._outbox = Outbox(broker, ledger, metrics, options.sweep_seconds)
         self._dead_letters = DeadLetters(broker, lanes, metrics, self._outbox.answer_dead)
         self._committers = [
@@ -160,6 +163,7 @@ class Engine:
             self._outbox.sweep(),
             attendant.run(),
             self._leases.run(),
+            self._watch.run(),
             keep_share(self._pool, self._broker, options.worker, options.shards, self._hear_of_database, self._own),
         ]
 
@@ -168,6 +172,7 @@ class Engine:
 
     def _own(self, shards: frozenset[int]) -> None:
         self.shards = shards
+        self._watch.serve(shards, self._options.shards)
 
     def _hand_on(self, result: Result) -> None:
         """What follows a commit: acknowledge, publish, dead-letter, ask."""
@@ -181,6 +186,7 @@ class Engine:
                 item.span.end(rendered.status)
         for item, reason, detail in result.dead_lettered:
             self._dead_letters.dead_letter(item, reason, detail)
+        self._watch.look_again(result.look_again)
         for node, inquiry in result.inquiries.items():
             self._lanes.pause(node)
             task = asyncio.create_task(self._inquire(node, inquiry), name=f"inquiry {node}")

@@ -26,7 +26,7 @@ DEFAULT_PATTERNS: Final = ("qemu:///system", "test:///default")
 
 _HARMLESS: Final = frozenset({"no_tty"})
 _FORBIDDEN_TRANSPORTS: Final = frozenset({"ext"})
-_PORTS: Final = {"tcp": "16509", "tls": "16514", "ssh": "22", "libssh": "22", "libssh2": "22"}
+PORTS: Final = {"tcp": "16509", "tls": "16514", "ssh": "22", "libssh": "22", "libssh2": "22"}
 _LOCAL_NAMES: Final = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"})
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _MAX_LENGTH: Final = 1024
@@ -108,7 +108,7 @@ def _fits(pattern: _Pattern, match: re.Match[str]) -> bool:
         and match["user"] == pattern.user
         and pattern.host.fullmatch(host) is not None
         and (pattern.names_host or not _near(host))
-        and pattern.port.fullmatch(match["port"] or _PORTS.get(match["transport"], "")) is not None
+        and pattern.port.fullmatch(match["port"] or PORTS.get(match["transport"], "")) is not None
         and pattern.path.fullmatch(match["path"]) is not None
     )
 
@@ -154,7 +154,7 @@ def _compile(pattern: str) -> _Pattern:
         user=match["user"],
         host=_wildcard(match["host"], r"[A-Za-z0-9._:\[\]-]+"),
         names_host="*" not in match["host"],
-        port=_wildcard(match["port"] or _PORTS.get(transport, ""), r"[0-9]+"),
+        port=_wildcard(match["port"] or PORTS.get(transport, ""), r"[0-9]+"),
         path=_wildcard(match["path"], r"[A-Za-z0-9._+-]+"),
         parameters={name: _wildcard(value, r"[A-Za-z0-9._+-]+") for name, value in parameters.items()},
     )

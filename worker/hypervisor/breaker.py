@@ -33,6 +33,10 @@ class Breaker:
         self.reason = reason
         self._until = now + BACKOFF.seconds(self.failures)
 
+    def retry(self) -> None:
+        """Let the next call through; should it fail, the pauses go on from where they were."""
+        self._until = 0.0
+
     def succeeded(self) -> None:
         """Note a success: all is forgotten."""
         self.failures = 0

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import libvirt
 
 from worker.errors import NodeledgerError
+from worker.hypervisor.events import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,10 +102,22 @@ class Connection:
         # Local drivers have no keepalive; remote ones break a silent connection by themselves with it.
         _unless(None, self._connection.setKeepAlive, _KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
         self.driver: str = _call(self._connection.getType)
+        self._subscription: Subscription | None = None
+
+    def listen(self, heard: Callable[[], None]) -> bool:
+        """Have it told, in a thread of libvirt's, when something happens there; says whether the driver does that."""
+        if self._subscription is None:
+            self._subscription = Subscription(self._connection, heard)
+        return self._subscription.alive
 
     def close(self) -> None:
         """Close the connection, dead or alive."""
-        _unless(None, self._connection.close)
+        if self._subscription is not None:
+            self._subscription.end()
+        try:
+            self._connection.close()
+        except libvirt.libvirtError:
+            return  # it was dead
 
     def capabilities(self) -> str:
         """Return the capabilities document."""
@@ -122,6 +135,17 @@ class Connection:
             return None  # it answers with the same eight CPUs whatever its host has
         found = _unless(_UNSUPPORTED, self._connection.getCPUMap, 0)
         return None if found is None else frozenset(cpu for cpu, online in enumerate(found[1]) if online)
+
+    def cpu_time(self) -> dict[str, int] | None:
+        """Return how long all CPUs were in each mode, in ns; ``None`` where the driver cannot tell."""
+        found: dict[str, int] | None = _unless(None, self._connection.getCPUStats, libvirt.VIR_NODE_CPU_STATS_ALL_CPUS)
+        return found
+
+    def memory(self) -> dict[str, int] | None:
+        """Return the host's memory by use, in KiB; ``None`` where the driver cannot tell."""
+        every = libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS
+        found: dict[str, int] | None = _unless(None, self._connection.getMemoryStats, every)
+        return found
 
     def expanded_cpu(self, cpu_xml: str) -> str | None:
         """Return a host's ``<cpu>`` with the features its model implies spelled out."""

@@ -10,13 +10,15 @@ from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor.breaker import Breaker
 from worker.hypervisor.connection import CallFailed, Connection, ConnectionLost, reach
 from worker.hypervisor.documents import XmlFault
+from worker.hypervisor.load import LoadReader
 from worker.hypervisor.observe import HostReader
 from worker.hypervisor.threads import Call, DeadlinePassed, NoThread, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.hypervisor.observe import Shared
+    from worker.hypervisor.load import LoadReader
+from worker.hypervisor.observe import Shared
 
 T = TypeVar("T")
 
@@ -30,7 +32,12 @@ class TooLate(HypervisorUnreachable):
 
 
 class NodeLink:
-    """The way to one node: at most one call at a time, and a call that hangs keeps the slot until it returns."""
+    """The way to one node: at most one call at a time, and a call that hangs keeps the slot until it returns.
+
+    With ``heard``, each connection listens to what happens on the node and
+    calls it, in a thread of libvirt's; ``speaks`` says whether the driver
+    tells of anything, once that is known.
+    """
 
     __slots__ = (
         "_answered",
@@ -40,9 +47,12 @@ class NodeLink:
         "_lock",
         "_threads",
         "complaint",
+        "heard",
         "last_used",
+        "load",
         "reader",
         "retired",
+        "speaks",
         "told",
         "uri",
     )
@@ -50,6 +60,9 @@ class NodeLink:
     def __init__(self, uri: str, threads: Threads, shared: Shared) -> None:
         self.uri = uri
         self.reader = HostReader(shared)
+        self.load = LoadReader()
+        self.heard: Callable[[], None] | None = None
+        self.speaks: bool | None = None
         self.last_used = monotonic()
         self.retired = False
         self.told: list[str] = []
@@ -98,6 +111,10 @@ class NodeLink:
             self._answered = True
             return answer
 
+    def retry(self) -> None:
+        """Ask again at once, however often it failed: something says that it is back."""
+        self._breaker.retry()
+
     def hang_up(self) -> Call[None] | None:
         """Close the connection, in a thread; a busy slot closes it by itself when its call returns."""
         self.retired = True
@@ -124,6 +141,7 @@ class NodeLink:
         try:
             if self._connection is not None:
                 try:
+                    self._listen(self._connection)
                     return question(self._connection)
                 except ConnectionLost:
                     self._close()
@@ -132,6 +150,7 @@ class NodeLink:
             if self.failing:
                 reach(self.uri, timeout_seconds=deadline_seconds)
             self._connection = Connection(self.uri)
+            self._listen(self._connection)
             try:
                 return question(self._connection)
             except ConnectionLost:
@@ -140,6 +159,10 @@ class NodeLink:
         finally:
             if self.retired:
                 self._close()
+
+    def _listen(self, connection: Connection) -> None:
+        if self.heard is not None:
+            self.speaks = connection.listen(self.heard)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 from worker.hypervisor.capabilities import HostCapabilities, feature_names, parse_capabilities
 from worker.hypervisor.devices import NodeDevice, parse_node_device
 from worker.hypervisor.documents import Oddities, parse
-from worker.hypervisor.domains import read_domain, with_devices
+from worker.hypervisor.domains import with_devices
 from worker.hypervisor.encryption import Encryption, parse_encryption
 from worker.hypervisor.inventory import Inventories, Observation
+from worker.hypervisor.listing import DomainLister
 from worker.hypervisor.storage import StoragePool, local_disk_gib, parse_pool
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class HostReader:
         "_encryption",
         "_features",
         "_inventory",
+        "_lister",
         "_observation",
         "_oddities",
         "_shared",
@@ -83,6 +85,7 @@ class HostReader:
         self._oddities: dict[str, tuple[str, ...]] = {}
         self._observation: Observation | None = None
         self._inventory: Inventory | None = None
+        self._lister = DomainLister()
 
     @property
     def host_uuid(self) -> UUID | None:
@@ -122,7 +125,7 @@ class HostReader:
         Raises:
             CallFailed: libvirt answered with an error.
         """
-        described = [read_domain(uuid, text, active=active) for uuid, text, active in connection.domains()]
+        described = self._lister.read(connection)
         named = any(one.mdevs or one.vdpas for one in described)
         return with_devices(described, self._read_devices(connection) if named else ())
 

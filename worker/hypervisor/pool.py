@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from worker.engine.ports import HypervisorUnreachable
 from worker.hypervisor.addresses import DEFAULT_PATTERNS, Allowed
+from worker.hypervisor.knocking import answers
 from worker.hypervisor.node import NodeLink, NotAsked, TooLate
 from worker.hypervisor.observe import Shared
 from worker.hypervisor.threads import Threads
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from schemas.inventory import Inventory
     from worker.accounting.state.domains import Domain
+    from worker.accounting.state.load import Load
+    from worker.engine.ports import Listener
     from worker.hypervisor.connection import Connection
 
 _log = get_logger(__name__)
@@ -62,6 +65,7 @@ class Hypervisors:
         self._observe = observe
         self._shared = Shared()
         self._links: dict[str, NodeLink] = {}
+        self._listener: Listener | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -132,6 +136,57 @@ class Hypervisors:
         """
         return await self._ask("domains", node, uri, lambda link: link.reader.domains, deadlines=_LISTING_DEADLINES)
 
+    async def load(self, node: str, uri: str) -> Load | None:
+        """How busy the host was since it was asked before; ``None`` where it does not tell.
+
+        Raises:
+            HypervisorUnreachable: nothing is known of it.
+        """
+        return await self._ask("load", node, uri, lambda link: link.load.read)
+
+    def report_to(self, listener: Listener) -> None:
+        """Tell somebody what happens on watched nodes, and which nodes stop answering and answer again."""
+        self._listener = listener
+
+    def watch(self, node: str, uri: str) -> bool:
+        """Listen to what happens on a node from the next call to it on, over a connection that stays open.
+
+        Says whether something will be told, as far as that is known: not every driver tells.
+
+        Raises:
+            HypervisorUnreachable: its address may not be opened.
+        """
+        link = self._link(node, uri)
+        if link.heard is None:
+            link.heard = self._pass_on(asyncio.get_running_loop(), node)
+        return link.speaks is not False
+
+    def unwatch(self, node: str) -> None:
+        """Listen no more, and give the connection up."""
+        link = self._links.get(node)
+        if link is not None and link.heard is not None:
+            del self._links[node]
+            link.hang_up()
+
+    async def knock(self, node: str) -> bool:
+        """Whether a node that failed may be back, without a call to it; if so, the next call asks it at once."""
+        link = self._links.get(node)
+        if link is None or link.busy or not await answers(link.uri):
+            return False
+        link.retry()
+        return True
+
+    def _pass_on(self, loop: asyncio.AbstractEventLoop, node: str) -> Callable[[], None]:
+        def heard() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everybody who listens
+                loop.call_soon_threadsafe(self._hear, node)
+
+        return heard
+
+    def _hear(self, node: str) -> None:
+        if self._listener is not None:
+            self._listener.happened(node)
+
     async def _ask(
         self,
         name: str,
@@ -146,7 +201,8 @@ class Hypervisors:
         result = "failed"
         try:
             answer = await link.ask(question(link), deadline_seconds=deadlines * self._deadline_seconds)
-            result, link.complaint = "ok", None
+            result = "ok"
+            self._answered(node, link)
         except HypervisorUnreachable as trouble:
             result = {NotAsked: "refused", TooLate: "deadline"}.get(type(trouble), result)
             self._complain(node, link, trouble)
@@ -156,10 +212,22 @@ class Hypervisors:
         return answer
 
     def _complain(self, node: str, link: NodeLink, trouble: HypervisorUnreachable) -> None:
-        """Log why a node does not answer, once until it answers or another reason comes."""
-        if not isinstance(trouble, NotAsked) and trouble.detail != link.complaint:
-            link.complaint = trouble.detail
+        """Tell once that a node does not answer; what else it fails with until it does is for who looks closer."""
+        if isinstance(trouble, NotAsked) or trouble.detail == link.complaint:
+            return
+        first, link.complaint = link.complaint is None, trouble.detail
+        if not first:
+            _log.debug("a hypervisor does not answer yet", node=node, address=link.uri, error=trouble.detail)
+        elif self._listener is not None:
+            self._listener.fell_silent(node, link.uri, trouble.detail)
+        else:
             _log.warning("a hypervisor does not answer", node=node, address=link.uri, error=trouble.detail)
+
+    def _answered(self, node: str, link: NodeLink) -> None:
+        if link.complaint is not None:
+            link.complaint = None
+            if self._listener is not None:
+                self._listener.came_back(node, link.uri)
 
     def _link(self, node: str, uri: str) -> NodeLink:
         link = self._links.get(node)
@@ -177,6 +245,6 @@ class Hypervisors:
             await asyncio.sleep(_SWEEP_SECONDS)
             idle_since = monotonic() - _IDLE_SECONDS
             for node, link in [*self._links.items()]:
-                if link.last_used < idle_since and not link.busy:
+                if link.last_used < idle_since and not link.busy and link.heard is None:
                     del self._links[node]
                     link.hang_up()

@@ -29,13 +29,14 @@ class Retention:
     expired; longer where a parked command or a dead letter that is not dealt
     with could still claim it. Dead letters go only once they are resolved or
     discarded. Entries go by whole months and are carried forward into one line
-    for each instance that holds something.
+    for each instance that holds something. Drift is counted from when it was over.
     """
 
     commands: timedelta | None
     tombstones: timedelta | None
     dead_letters: timedelta | None
     entries: timedelta | None
+    drift: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Swept:
     tombstones: int
     idle_instances: int
     dead_letters: int
+    drift: int
     resolved: int
     repaired: int
     portions_carried: int
@@ -74,6 +76,7 @@ async def keep_house(pool: asyncpg.Pool, retention: Retention, *, portion: int =
         tombstones=await _purge(pool, "purge_tombstones", retention.tombstones, portion),
         idle_instances=await _purge(pool, "purge_idle_instances", retention.tombstones, portion),
         dead_letters=await _purge(pool, "purge_dead_letters", retention.dead_letters, portion),
+        drift=await _purge(pool, "purge_drift", retention.drift, portion),
         resolved=await _resolve_all(pool, portion),
         repaired=await repair(pool),
         portions_carried=carried,

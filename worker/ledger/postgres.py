@@ -8,7 +8,16 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from worker.engine.ports import Lease, LedgerUnavailable, OutcomeRecord, Parked, Reply, Unpublished
+from worker.engine.ports import (
+    Hypervisor,
+    Lease,
+    LedgerUnavailable,
+    OutcomeRecord,
+    Parked,
+    Reply,
+    Standing,
+    Unpublished,
+)
 from worker.ledger.errors import is_transient, repeated
 from worker.ledger.nodes import NodeCache
 from worker.ledger.statements import bound, statement
@@ -81,6 +90,26 @@ class PostgresLedger:
         """How many commands are parked, and of how many nodes."""
         ((commands, nodes),) = await self._fetch("parked_in_all")
         return commands, nodes
+
+    async def wake_probes(self, nodes: Sequence[str]) -> None:
+        """Ask these nodes at once, if commands are parked for them."""
+        await self._fetch("wake_probes", nodes)
+
+    async def hypervisors(self) -> list[Hypervisor]:
+        """Every node that has a hypervisor."""
+        return [Hypervisor(**row) for row in await self._fetch("hypervisors")]
+
+    async def standings(self, nodes: Sequence[str]) -> dict[str, Standing]:
+        """How nodes stand now."""
+        return {row["node"]: Standing(*list(row.values())[1:]) for row in await self._fetch("standings", nodes)}
+
+    async def drift_in_all(self) -> dict[str, int]:
+        """How much differs now, by kind."""
+        return {row["kind"]: row["amount"] for row in await self._fetch("drift_in_all")}
+
+    async def load_in_all(self) -> dict[str, Sequence[int]]:
+        """How busy the hosts are, in percent."""
+        return {row["what"]: row["amounts"] for row in await self._fetch("load_in_all")}
 
     async def due_leases(self, limit: int, after: Lease | None = None) -> list[Lease]:
         """Leases that ran out, in their order, after one of them."""

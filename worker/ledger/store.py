@@ -39,6 +39,7 @@ from worker.ledger.rows import (
     instance_columns,
     node_columns,
 )
+from worker.ledger.sights import load_drift, record_drift, record_load
 from worker.ledger.statements import bound, statement
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class StoreTransaction:
         if keys.members:
             await self._add_members(keys)
         read = await self._read_all(keys)
+        if keys.members:
+            read.drift = await load_drift(self.connection, keys.members)
         self._known = dict(read.known)
         self._before = dict(read.view.instances)
         self._marks = {name: _mark(node) for name, node in read.view.nodes.items()}
@@ -165,7 +168,9 @@ class StoreTransaction:
 
     def _takes_several(self, view: View, writes: WriteSet, changed: Iterable[Instance]) -> bool:
         """Whether more must be written than :file:`record.sql` does."""
-        if view.removed or writes.unparked or writes.tried or writes.revived or writes.parked:
+        if any(
+            (view.removed, writes.unparked, writes.tried, writes.revived, writes.parked, writes.drift, writes.loads)
+        ):
             return True
         if any(node.profile_changed for node in view.nodes.values()):
             return True
@@ -185,6 +190,10 @@ class StoreTransaction:
         if profiles := [node for node in view.nodes.values() if node.profile_changed]:
             await write_profiles(self.connection, profiles)  # counts what is parked for new ones
         await note_former_names(self.connection, view)
+        if writes.drift:
+            await record_drift(self.connection, writes.drift, view.nodes, read.now)
+        if writes.loads:
+            await record_load(self.connection, writes.loads, view.nodes, read.now)
         given, taken = difference(self._before, {name: mark[0] for name, mark in self._marks.items()}, view, changed)
         if any(given):
             await self._release(given)

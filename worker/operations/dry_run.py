@@ -12,7 +12,8 @@ from worker.engine.dry_run import DryRun
 from worker.engine.envelope import Envelope
 from worker.engine.permissions import Permissions
 from worker.ledger.snapshot import snapshot
-from worker.settings import Settings, broker_addresses, load_settings
+from worker.setting_types import broker_addresses
+from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import asyncpg

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
@@ -14,6 +14,7 @@ from schemas import VERSION, Claim, MalformedCommandError, parse_command
 from worker.accounting.placing.repeat import Room, obstacles, room_for
 from worker.accounting.reasons.refusals import refusal
 from worker.errors import UsageError
+from worker.ledger.load import node_loads
 from worker.ledger.nodes import walk_nodes
 
 if TYPE_CHECKING:
@@ -24,19 +25,26 @@ if TYPE_CHECKING:
     from worker.accounting.state.view import Node
     from worker.operations.reporting import Progress
 
+Order = Literal["room", "load"]
+"""By how many times a node could take the claim, or by how busy its host is."""
+
 _ANY_NODE: Final = "any"
 _NOBODY: Final = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What one node could do for the claim. ``observed_at`` says how old what is known of it is."""
+    """What one node could do for the claim. ``observed_at`` says how old what is known of it is.
+
+    ``busy_percent`` is how busy its CPUs were when it was looked at last, ``None`` where that is not known.
+    """
 
     node: str
     times: int
     counted_out: bool
     reasons: Sequence[Reason]
     observed_at: datetime | None
+    busy_percent: int | None = None
 
 
 @dataclass(slots=True)
@@ -67,18 +75,29 @@ class Fitting:
 
 
 async def fits(
-    pool: asyncpg.Pool, claim: Claim, names: Sequence[str] | None, *, most: int, progress: Progress
+    pool: asyncpg.Pool, claim: Claim, names: Sequence[str] | None, *, most: int, progress: Progress, by: Order = "room"
 ) -> list[Fit]:
-    """What all nodes, or those of these names, could do for a claim; the most able first, then by name."""
+    """What all nodes, or those of these names, could do for a claim; the most able first, then by name.
+
+    With ``by`` the load, those that could are in the order of how busy they are, the least first.
+    """
+    loads = await node_loads(pool, names)
     fitting, found = Fitting(claim, most), []
     with progress("placing") as advance:
         async for page in walk_nodes(pool, names):
             for node in page:
-                found.append(fitting.on(node))
+                load = loads.get(node.name)
+                found.append(replace(fitting.on(node), busy_percent=None if load is None else load.busy_percent))
                 advance(1)
     there = {one.node for one in found}
     found += [_unknown(name) for name in names or () if name not in there]
-    return sorted(found, key=lambda one: (-one.times, one.node))
+    return sorted(found, key=by_load if by == "load" else lambda one: (-one.times, one.node))
+
+
+def by_load(one: Fit) -> tuple[object, ...]:
+    """Where a node comes among others: what could take the claim first, the least busy of it, unknown load last."""
+    busy = one.busy_percent
+    return one.times == 0, busy is None, busy, -one.times, one.node
 
 
 def read_claim(text: bytes) -> tuple[Claim, list[str] | None]:

@@ -23,11 +23,12 @@ from schemas.outcomes import DeadReason, ReasonCode, Status
 from worker.telemetry.histogram import BatchHistogram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 RetryCause = Literal["conflict", "failure"]
 _SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+_QUANTILES: Final = ("0.1", "0.5", "0.9", "0.99")
 
 
 class Answered(Protocol):
@@ -111,7 +112,18 @@ class Metrics:
         self.outbox_swept = self._counter("outbox_swept", "Outcomes published by the sweeper.")
         self.parked = self._gauge("parked_commands", "Commands waiting for their hypervisor, of all workers.")
         self.parked_nodes = self._gauge("parked_nodes", "Nodes with such commands, of all workers.")
-        self.drift = self._counter("drift", "Differences an audit found.", kind=())
+        self.drift = self._gauge("drift", "Differences between ledger and hypervisors now, of all nodes.", "kind")
+        self._drifting: set[str] = set()
+        self.host_cpu = self._gauge(
+            "host_cpu_percent", "CPU time of all hosts by mode, at quantiles of the hosts.", "mode", "quantile"
+        )
+        self.host_memory = self._gauge(
+            "host_memory_percent", "Memory in use of all hosts, at quantiles of the hosts.", "quantile"
+        )
+        self.looks = self._counter(
+            "looks", "Looks at hypervisors that nobody asked for.", result=("answered", "unanswered")
+        )
+        self.looks_skipped = self._counter("looks_skipped", "Looks left out because they came too late.")
         self.archived = self._counter("dead_letters_archived", "Dead letters moved from the queue to the database.")
 
     def _servers(self) -> None:
@@ -156,10 +168,20 @@ class Metrics:
         self.commit_seconds.observe(seconds)
         self.to_commit_seconds.observe_all(ages)
 
-    def drifted(self, kinds: Iterable[object]) -> None:
-        """Count the differences that audits found."""
-        for kind in kinds:
-            self.drift.labels(str(kind)).inc()
+    def differing(self, amounts: Mapping[str, int]) -> None:
+        """Show how much differs now between ledger and hypervisors, by kind; a kind that is gone shows 0."""
+        self._drifting |= amounts.keys()
+        for kind in self._drifting:
+            self.drift.labels(kind).set(amounts.get(kind, 0))
+
+    def busy(self, percentages: Mapping[str, Sequence[int]]) -> None:
+        """Show how busy the hosts are, by what, at each of the quantiles."""
+        for what, amounts in percentages.items():
+            for quantile, amount in zip(_QUANTILES, amounts, strict=True):
+                if what == "memory":
+                    self.host_memory.labels(quantile).set(amount)
+                else:
+                    self.host_cpu.labels(what, quantile).set(amount)
 
     def answered(self, ages: Sequence[float]) -> None:
         """Count outcomes the broker confirmed; ``ages`` are the seconds from receipt until then."""

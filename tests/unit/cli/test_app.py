@@ -13,6 +13,7 @@ from worker.settings import describe_settings
 COMMANDS = [
     "worker", "db upgrade", "db check", "topology apply", "topology check", "send", "node list", "node show",
     "instance show", "usage", "history", "verify", "dead list", "dead show", "dead replay", "dead discard", "doctor",
+    "drift",
 ]  # fmt: skip
 
 

@@ -15,10 +15,12 @@ from worker.engine.ports import (
     BrokerUnavailable,
     DeadLetter,
     Delivery,
+    Hypervisor,
     HypervisorUnreachable,
     LedgerUnavailable,
     Parked,
     Reply,
+    Standing,
     Unpublished,
 )
 
@@ -100,7 +102,9 @@ class Ledger:
     def __init__(self) -> None:
         self.away = False
         self.rows: dict[str, list[Parked]] = {}
-        self.hypervisors: dict[str, str] = {}
+        self.hypervisor_of: dict[str, str] = {}
+        self.intervals: dict[str, int] = {}
+        self.woken: list[set[str]] = []
         self.due: list[str] = []
         self.asked_again: dict[str, float] = {}
         self.forgotten = 0
@@ -125,6 +129,26 @@ class Ledger:
         self._there()
         return sum(map(len, self.rows.values())), len(self.rows)
 
+    async def hypervisors(self) -> list[Hypervisor]:
+        self._there()
+        return [Hypervisor(node, uri, self.intervals.get(node)) for node, uri in self.hypervisor_of.items()]
+
+    async def standings(self, nodes: Sequence[str]) -> dict[str, Standing]:
+        self._there()
+        waiting = {node: len(self.rows.get(node, ())) for node in nodes}
+        known = [node for node in nodes if node in self.hypervisor_of]
+        return {node: Standing(1, self.hypervisor_of[node], None, waiting[node]) for node in known}
+
+    async def wake_probes(self, nodes: Sequence[str]) -> None:
+        self._there()
+        self.woken.append(set(nodes))
+
+    async def drift_in_all(self) -> dict[str, int]:
+        return {}
+
+    async def load_in_all(self) -> dict[str, Sequence[int]]:
+        return {}
+
     async def forget_probes(self) -> None:
         self.forgotten += 1
 
@@ -133,7 +157,7 @@ class Ledger:
         return self.due[:limit]
 
     async def addresses(self, nodes: Collection[str]) -> dict[str, str]:
-        return {node: self.hypervisors[node] for node in nodes if node in self.hypervisors}
+        return {node: self.hypervisor_of[node] for node in nodes if node in self.hypervisor_of}
 
     async def parked(self, node: str, limit: int) -> list[Parked]:
         return self.rows.get(node, [])[:limit]
@@ -196,6 +220,31 @@ class Hypervisors:
         self.silent = set(silent)
         self.asked: list[str] = []
         self.refusal: Callable[[str], str | None] = lambda _uri: None
+        self.mute: set[str] = set()
+        self.watched: set[str] = set()
+        self.knocked: list[str] = []
+
+    def report_to(self, listener: Any) -> None:
+        self.listener = listener
+
+    def watch(self, node: str, uri: str) -> bool:  # noqa: ARG002 - as the port
+        self.watched.add(node)
+        return node not in self.mute
+
+    def unwatch(self, node: str) -> None:
+        self.watched.discard(node)
+
+    async def knock(self, node: str) -> bool:
+        self.knocked.append(node)
+        return node not in self.silent
+
+    async def load(self, node: str, uri: str) -> None:
+        """Nothing is known of it."""
+
+    async def domains(self, node: str, uri: str) -> list[Any]:  # noqa: ARG002 - as the port
+        if node in self.silent:
+            raise HypervisorUnreachable("silent")
+        return []
 
     async def inventory(self, node: str, uri: str) -> Any:  # noqa: ARG002 - as the port
         self.asked.append(node)

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from schemas import Policy
+from tests.unit.engine.doubles import audit
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Facts, Node, Observation, View
 from worker.engine.batch import Decider
@@ -70,3 +71,15 @@ async def test_a_command_whose_letter_is_dead_lettered_is_not_forgotten_with_the
     batch = await lanes.take(8)
     assert batch is not None
     assert dead_lettered in batch.items
+
+
+async def test_an_audit_waits_behind_nothing_and_is_never_parked() -> None:
+    asked = audit("cn-1")
+    node = Node("cn-1", Policy(), Occupancy(), hypervisor="test:///default", id=1, parked=1)
+    loaded = ReadSet(View({"cn-1": node}), {}, NOW)
+    silent = Facts(listings={"cn-1": None})
+    result = Decider(loaded, silent, 0.0, timedelta(days=1), lambda _uri: None).run([asked])
+    assert result.changes.parked == []
+    assert [(answer.status, answer.codes) for answer in result.changes.answers] == [
+        ("rejected", ("hypervisor_unreachable",))
+    ]

@@ -47,6 +47,9 @@ class WaitingLedger:
     async def parked_in_all(self) -> tuple[int, int]:
         return len(self._waiting), 1
 
+    async def drift_in_all(self) -> dict[str, int]:
+        return {}
+
     async def forget_probes(self) -> None:
         """Nothing to forget."""
 

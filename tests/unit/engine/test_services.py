@@ -21,6 +21,7 @@ from worker.engine.ports import Delivery, LedgerUnavailable, OutcomeRecord, Repl
 from worker.engine.send_queue import _BACKOFF, SendQueue
 from worker.engine.services import Engine, Options
 from worker.engine.shards import keep_share
+from worker.engine.watch import Looking
 from worker.telemetry.metrics import Metrics
 
 ME, OTHER = UUID(int=1), UUID(int=2)
@@ -208,7 +209,7 @@ class Probing:
 async def test_a_node_that_answers_has_its_commands_back_in_order_and_is_asked_again_soon() -> None:
     scene = Probing()
     scene.park("cn-1", 3, 1, 2)
-    scene.ledger.hypervisors["cn-1"] = "test:///default"
+    scene.ledger.hypervisor_of["cn-1"] = "test:///default"
     assert await scene.brought_back() == [3, 1, 2]
     assert scene.ledger.asked_again == {"cn-1": 1.0}
 
@@ -217,7 +218,7 @@ async def test_a_node_that_is_silent_has_back_only_what_has_waited_for_too_long(
     scene = Probing(silent=["cn-1"])
     scene.park("cn-1", 1, 2)
     scene.ledger.rows["cn-1"][1] = parked("cn-1", 2, datetime.now(UTC))
-    scene.ledger.hypervisors["cn-1"] = "test:///default"
+    scene.ledger.hypervisor_of["cn-1"] = "test:///default"
     assert await scene.brought_back() == [1]
     assert scene.ledger.asked_again == {}, "it is left to the time that doubles"
 
@@ -339,6 +340,7 @@ class Stopping:
                 verify_seconds=1.0,
                 sweep_seconds=5.0,
                 shutdown_seconds=shutdown_seconds,
+                looking=Looking(0, 1, 1.0, 0),
             ),
         )
         self.stop = asyncio.Event()

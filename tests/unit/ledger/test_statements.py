@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from worker.ledger import letters, parked_rows, rows, statements
+from worker.ledger import letters, parked_rows, rows, sights, statements
 from worker.ledger.statements import StatementError, bound, numbered, placeholders, sql, statement
 
 WORKER = Path(statements.__file__).parents[1]
@@ -38,7 +38,7 @@ def columns_of(value: ast.expr) -> Any:
         return None
     if value.func.id == "columns":
         assert isinstance(value.args[0], ast.Name)
-        return getattr(rows, value.args[0].id)
+        return getattr(rows, value.args[0].id, None) or getattr(sights, value.args[0].id)
     for module in (rows, parked_rows, letters):
         if made := getattr(module, value.func.id, None):
             return getattr(module, made.__annotations__["return"])

@@ -7,7 +7,7 @@ from schemas.policy import Policy
 from tests.unit.accounting.builders import host, pci
 from worker.accounting.state.occupancy import Occupancy
 from worker.accounting.state.view import Node
-from worker.operations.fitting import Fitting, read_claim
+from worker.operations.fitting import Fit, Fitting, by_load, read_claim
 
 ONE, OTHER = UUID(int=1), UUID(int=2)
 
@@ -31,3 +31,11 @@ def test_a_reason_names_the_holders_on_its_own_node() -> None:
         found = fits.on(Node("n", Policy(), Occupancy(held={"0000:01:00.0": holder}), host=here))
         assert found.reasons[0].devices is not None
         assert found.reasons[0].devices[0]["held_by"] == str(holder)
+
+
+def test_by_load_the_least_busy_host_that_could_take_it_comes_first_and_unknown_load_last() -> None:
+    def one(name: str, times: int, busy: int | None) -> Fit:
+        return Fit(name, times, False, [], None, busy)
+
+    quiet, full, unknown, loud = one("a", 3, 10), one("b", 0, 0), one("c", 9, None), one("d", 9, 90)
+    assert sorted([loud, unknown, full, quiet], key=by_load) == [quiet, loud, unknown, full]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from schemas import Audit, Reason
     from worker.accounting.drift.found import Drift
+    from worker.accounting.rules.looks import Look
     from worker.accounting.state.domains import Domain
     from worker.accounting.state.view import Node, View
 
@@ -35,7 +36,7 @@ _ORPHANED: Final = '{"resources":{"vcpus":1,"memory_mib":1}}'
 """What an orphan is taken to have asked for: nobody knows, and nobody will ask again."""
 
 
-def audit(view: View, command: Audit, now: datetime) -> Decision | Question:
+def audit(view: View, command: Audit | Look, now: datetime) -> Decision | Question:
     """Compare a node with its hypervisor; with ``repair``, charge what runs there and is not claimed there.
 
     An audit waits for nothing: one that comes while others wait for the hypervisor
@@ -58,7 +59,7 @@ def audit(view: View, command: Audit, now: datetime) -> Decision | Question:
     return Decision("applied", command.node, instances=repaired, drift=drift)
 
 
-def _against(view: View, command: Audit) -> Decision | None:
+def _against(view: View, command: Audit | Look) -> Decision | None:
     """Why a node cannot be compared with anything now, whatever its hypervisor says."""
     node = view.nodes.get(command.node)
     if node is None:

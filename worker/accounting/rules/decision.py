@@ -12,6 +12,7 @@ from worker.accounting.reasons.refusals import MOST_BYTES, collected, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from schemas import NodePut
     from schemas.outcomes import Notice, ReasonCode
@@ -27,6 +28,10 @@ class Decision:
     so that nothing can be released that was not charged.
 
     ``renamed`` is the name that the node had before its ``settings``.
+
+    Of differences ``passed_over``, by kind and instance, nothing new is said: what
+    is known of them stays. With ``look_again`` the node is to be looked at again
+    soon: something there is under way.
 
     ``parked`` decisions change nothing; with ``blocking`` the commands behind
     this one wait too.
@@ -44,6 +49,8 @@ class Decision:
     failed_builds: Mapping[str, int] | None = None
     warnings: tuple[Notice, ...] = ()
     drift: tuple[Mapping[str, object], ...] | None = None
+    passed_over: frozenset[tuple[str, UUID]] = frozenset()
+    look_again: bool = False
     blocking: bool = True
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from worker.accounting.host.compiled import Host
     from worker.accounting.state.domains import Domain, DomainState
     from worker.accounting.state.instances import Instance
+    from worker.accounting.state.load import Load
     from worker.accounting.state.occupancy import Occupancy
 
 
@@ -68,6 +69,20 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """What a worker saw of a node's domains without being asked; ``None`` if the hypervisor did not answer.
+
+    ``generation`` is that of the node from before it was looked at, ``address``
+    where it was; ``load`` is how busy the host is, where it tells.
+    """
+
+    generation: int
+    address: str
+    listing: Sequence[Domain] | None
+    load: Load | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What must be known before a command can be decided.
 
@@ -86,17 +101,22 @@ class Question:
 
 @dataclass(slots=True)
 class Facts:
-    """Answers of hypervisors. A domain's state or a listing is ``None`` where the hypervisor did not answer."""
+    """Answers of hypervisors. A domain's state or a listing is ``None`` where the hypervisor did not answer.
+
+    ``sights`` are listings that no command asked for.
+    """
 
     observations: dict[str, Observation] = field(default_factory=dict)
     domains: dict[tuple[str, UUID], DomainState | None] = field(default_factory=dict)
     listings: dict[str, Sequence[Domain] | None] = field(default_factory=dict)
+    sights: dict[str, Sight] = field(default_factory=dict)
 
     def update(self, other: Facts) -> None:
         """Take over another set of answers."""
         self.observations.update(other.observations)
         self.domains.update(other.domains)
         self.listings.update(other.listings)
+        self.sights.update(other.sights)
 
 
 @dataclass(slots=True)

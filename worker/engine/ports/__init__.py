@@ -22,8 +22,10 @@ from worker.engine.ports.broker import (
 from worker.engine.ports.hypervisors import (
     Hypervisors,
     HypervisorUnreachable,
+    Listener,
 )
 from worker.engine.ports.ledger import (
+    Hypervisor,
     Known,
     Lease,
     Ledger,
@@ -33,6 +35,7 @@ from worker.engine.ports.ledger import (
     Parked,
     ReadKeys,
     ReadSet,
+    Standing,
     Transaction,
     Unpublished,
     WriteSet,
@@ -50,6 +53,7 @@ __all__ = [
     "BrokerUnavailable",
     "DeadLetter",
     "Delivery",
+    "Hypervisor",
     "HypervisorUnreachable",
     "Hypervisors",
     "Known",
@@ -57,6 +61,7 @@ __all__ = [
     "Ledger",
     "LedgerConflict",
     "LedgerUnavailable",
+    "Listener",
     "NotConfirmed",
     "OutcomeRecord",
     "Outgoing",
@@ -64,6 +69,7 @@ __all__ = [
     "ReadKeys",
     "ReadSet",
     "Reply",
+    "Standing",
     "Transaction",
     "Unpublished",
     "Whole",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from worker.accounting.rules.drift import Difference, DriftChange
 from worker.engine.ports.broker import Reply
 from worker.errors import NodeledgerError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from schemas.outcomes import Status
     from worker.accounting.post import Posting
+    from worker.accounting.state.load import Load
     from worker.accounting.state.view import View
 
 
@@ -66,11 +68,15 @@ class Known:
 
 @dataclass(slots=True)
 class ReadSet:
-    """What a transaction found, all at one moment. ``now`` is the database's time."""
+    """What a transaction found, all at one moment. ``now`` is the database's time.
+
+    ``drift`` is what is known to differ on nodes of which every instance is loaded.
+    """
 
     view: View
     known: dict[UUID, Known]
     now: datetime
+    drift: dict[str, list[Difference]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class Parked:
 class WriteSet:
     """Everything one batch changes.
 
-    ``postings`` come with the command they belong to, ``unparked`` commands with
+    ``loads`` are how busy nodes are. ``postings`` come with the command they belong to, ``unparked`` commands with
     the node they were parked for. ``outbox`` names this
     batch until all its outcomes are published. ``revived`` are commands that
     were seen before, so that a letter may tell of them, and are applied or rejected now.
@@ -117,12 +123,18 @@ class WriteSet:
 
     answers: list[OutcomeRecord] = field(default_factory=list)
     postings: list[tuple[UUID, str, Posting]] = field(default_factory=list)
+    drift: DriftChange = field(default_factory=DriftChange)
+    loads: dict[str, Load] = field(default_factory=dict)
     parked: list[Parked] = field(default_factory=list)
     unparked: dict[UUID, str] = field(default_factory=dict)
     tried: list[UUID] = field(default_factory=list)
     revived: list[UUID] = field(default_factory=list)
     outbox: UUID | None = None
     published: list[UUID] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether the commands of the batch change anything."""
+        return any((self.answers, self.parked, self.unparked, self.tried, self.drift, self.loads))
 
 
 class Transaction(Protocol):
@@ -161,6 +173,25 @@ class Unpublished:
     outcomes: list[OutcomeRecord]
 
 
+@dataclass(frozen=True, slots=True)
+class Hypervisor:
+    """A node with a hypervisor: its address, and how often it is audited in seconds if its policy says so."""
+
+    node: str
+    address: str
+    interval: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a node stands: its version, its hypervisor, whether that answered last, and how many commands are parked."""
+
+    generation: int
+    address: str
+    reachable: bool | None
+    parked: int
+
+
 class Ledger(Protocol):
     """Postgres, as the engine sees it. Every method may raise :class:`LedgerUnavailable`."""
 
@@ -175,6 +206,24 @@ class Ledger(Protocol):
 
     async def uncount_attempts(self, commands: Sequence[UUID]) -> None:
         """Take one count of each back: they wait, and are counted again before they go on."""
+
+    async def wake_probes(self, nodes: Sequence[str]) -> None:
+        """Have those of these nodes asked at once for which commands are parked."""
+
+    async def hypervisors(self) -> list[Hypervisor]:
+        """Every node that has a hypervisor."""
+
+    async def standings(self, nodes: Sequence[str]) -> dict[str, Standing]:
+        """How nodes stand now; those that are gone or have no hypervisor are left out."""
+
+    async def drift_in_all(self) -> dict[str, int]:
+        """How much differs between the ledger and the hypervisors now, over all nodes, by kind."""
+
+    async def load_in_all(self) -> dict[str, Sequence[int]]:
+        """How busy the hosts are, in percent, by what (a mode of the CPUs, or ``memory``).
+
+        What a tenth, a half, nine tenths and 99 of 100 hosts are at or below.
+        """
 
     async def parked_in_all(self) -> tuple[int, int]:
         """How many commands are parked, and of how many nodes."""

@@ -15,6 +15,8 @@ WITH write (relation, privileges) AS (
     ('parked_command', 'INSERT,UPDATE,DELETE'),
     ('probe', 'INSERT,UPDATE,DELETE'),
     ('attempt', 'INSERT,UPDATE,DELETE'),
+    ('drift', 'INSERT,UPDATE,DELETE'),
+    ('host_load', 'INSERT,UPDATE,DELETE'),
     ('dead_letter', 'INSERT,UPDATE'),
     ('dead_letter_action', 'INSERT'),
     ('worker', 'INSERT,UPDATE,DELETE'),
