@@ -23,7 +23,7 @@ from tests.servers import DEPLOY_STACK, Database, new_database
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DEPLOY = DEPLOY_STACK.parent
-ROLES = ("worker", "producer", "operator")
+ROLES = ("worker", "producer", "observer", "operator")
 
 
 def script(name: str, *arguments: str, stdin: str = "", **environment: str) -> str:
@@ -133,7 +133,8 @@ async def _attempt(channel: aio_pika.abc.AbstractChannel, step: str) -> None:
 
 
 ALLOWED = {
-    "producer": {f"publish {COMMAND_EXCHANGE} {command_key(0)}", f"subscribe {OUTCOME_EXCHANGE}"},
+    "producer": {f"publish {COMMAND_EXCHANGE} {command_key(0)}"},
+    "observer": {f"subscribe {OUTCOME_EXCHANGE}"},
     "worker": {
         f"publish {OUTCOME_EXCHANGE} claim.applied.cn-1",
         f"publish {DEAD_EXCHANGE} x",
@@ -158,6 +159,7 @@ async def test_a_broker_user_can_do_nothing_beyond_its_role(users: dict[str, str
         f"subscribe {DEAD_EXCHANGE}",
         f"consume {command_queue(0)}",
         f"consume {DEAD_QUEUE}",
+        f"purge {DEAD_QUEUE}",
         "declare nodeledger.commands.99",
         "declare something",
         f"purge {command_queue(0)}",
