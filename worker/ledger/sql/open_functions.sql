@@ -1,0 +1,5 @@
+-- How many functions that fill the disk or the lock table the reader may call.
+SELECT count(*)
+FROM pg_proc AS p
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^(lo_|lowrite$|pg_(try_)?advisory_(xact_)?lock)'
+    AND has_function_privilege($1::text, p.oid, 'EXECUTE');
