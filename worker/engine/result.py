@@ -36,8 +36,9 @@ class Result:
     their nodes are answered. ``dead_lettered`` go to the dead letters. ``stuck`` are
     nodes of which a parked command has to stay so, and with it all behind it;
     ``leaving`` those of which one is put away, and what else was parked behind it
-    is decided once that is written down. ``again`` are duplicates, which get
-    the stored outcome once more.
+    is decided once that is written down. ``unrecorded`` are those whose answer
+    no row holds: ``duplicates``, so many, which get the stored outcome once
+    more, and ``denied``, which the rules refuse.
     """
 
     changes: WriteSet = field(default_factory=WriteSet)
@@ -49,12 +50,14 @@ class Result:
     dead_lettered: list[tuple[Item, str, str]] = field(default_factory=list)
     decided: list[tuple[Item, Decision]] = field(default_factory=list)
     leaving: set[str] = field(default_factory=set)
-    again: list[Item] = field(default_factory=list)
+    unrecorded: list[Item] = field(default_factory=list)
+    duplicates: int = 0
+    denied: list[tuple[Item, Decision]] = field(default_factory=list)
 
     def settled(self) -> list[Delivery]:
         """What may be acknowledged: all that is done, but for those whose answer is not safe before it is published."""
-        again = {id(item) for item in self.again}
-        return [item.delivery for item in self.done if item.delivery is not None and id(item) not in again]
+        unrecorded = {id(item) for item in self.unrecorded}
+        return [item.delivery for item in self.done if item.delivery is not None and id(item) not in unrecorded]
 
 
 def read_keys(items: Sequence[Item], facts: Facts) -> ReadKeys:

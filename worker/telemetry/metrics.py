@@ -156,6 +156,11 @@ class Metrics:
         self.commit_seconds.observe(seconds)
         self.to_commit_seconds.observe_all(ages)
 
+    def denied(self, kind: str) -> None:
+        """Count a command that the rules refused, as the rejected one that it is."""
+        self.outcomes.labels(kind, "rejected").inc()
+        self.rejections.labels("not_permitted").inc()
+
     def drifted(self, kinds: Iterable[object]) -> None:
         """Count the differences that audits found."""
         for kind in kinds:
