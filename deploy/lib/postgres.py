@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[2]
 ROLES_SQL = Path(__file__).with_name("roles.sql")
-FUNCTIONS_SQL = Path(__file__).with_name("functions.sql")
+RIGHTS_SQL = Path(__file__).with_name("rights.sql")
+EVERYBODY_SQL = Path(__file__).with_name("everybody.sql")
 DATABASE = "nodeledger"
 SUPERUSER = "postgres"
 _TOLD_LINES = 10
@@ -73,9 +74,10 @@ class Postgres:
             self._control("start", "--log", str(log))
         except StackError as fault:
             raise StackError(f"{fault}\nThe end of {log}:\n{_end_of(log)}") from None
-        self._psql(ROLES_SQL.read_text(encoding="utf-8"))
+        for script in (ROLES_SQL, RIGHTS_SQL):
+            self._psql(script.read_text(encoding="utf-8"))
         for database in ("template1", DATABASE):  # what is made from the template is protected too
-            self._psql(FUNCTIONS_SQL.read_text(encoding="utf-8"), database)
+            self._psql(EVERYBODY_SQL.read_text(encoding="utf-8"), database)
 
     def stop(self, *, immediate: bool = False) -> None:
         """End the server; `immediate` as if it crashed, so that the next start has to recover."""

@@ -140,6 +140,7 @@ ALLOWED = {
         f"publish {DEAD_EXCHANGE} x",
         f"publish - {command_queue(0)}",
         f"consume {DEAD_QUEUE}",
+        f"purge {DEAD_QUEUE}",  # who may consume may purge
         f"consume {command_queue(0)}",
         f"purge {command_queue(0)}",
     },
@@ -167,6 +168,15 @@ async def test_a_broker_user_can_do_nothing_beyond_its_role(users: dict[str, str
     )
     for role, allowed in ALLOWED.items():
         assert set(await let(users[role], *everything)) == allowed, role
+
+
+async def test_a_worker_reads_no_queue_but_those_of_the_product(users: dict[str, str]) -> None:
+    connection = await aio_pika.connect(users["operator"])
+    async with connection:
+        theirs = await (await connection.channel()).declare_queue(durable=False)
+        assert await let(users["worker"], f"consume {theirs.name}", f"purge {theirs.name}") == []
+        assert await let(users["operator"], f"purge {theirs.name}") == [f"purge {theirs.name}"]
+        await theirs.delete()
 
 
 async def test_a_database_role_can_do_nothing_beyond_its_task(database: Database) -> None:

@@ -25,6 +25,11 @@ FILLING = (
     "SELECT pg_advisory_lock(n) FROM generate_series(1, 10) AS n",
     "SELECT pg_advisory_xact_lock_shared(1)",
     "SELECT pg_try_advisory_lock(1, 2)",
+    "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1024))",
+    "CREATE TEMP TABLE x ()",
+    "CREATE TABLE public.x ()",
+    "SET temp_file_limit = -1",
+    "INSERT INTO nodeledger.node (name) VALUES ('x')",
     "LOCK TABLE nodeledger.shard IN ACCESS SHARE MODE",
     "LOCK TABLE nodeledger.migration IN ACCESS SHARE MODE",
     "SELECT FROM nodeledger.node_status FOR UPDATE",
@@ -47,14 +52,43 @@ async def test_a_reader_fills_neither_the_disk_nor_the_lock_table(reader: asyncp
             await reader.execute(statement)
 
 
-async def test_functions_that_every_role_may_call_are_told(database: Database) -> None:
-    superuser, owner = [await asyncpg.connect(url) for url in (database.superuser_url, database.owner_url)]
-    assert await migrate.check(owner) == []
-    await superuser.execute("GRANT EXECUTE ON FUNCTION lo_create TO PUBLIC")
-    (told,) = await migrate.check(owner)
-    assert "deploy/database-roles" in told
+async def test_a_readers_transactions_are_read_only_unless_it_says_otherwise(database: Database) -> None:
+    connection = await asyncpg.connect(database.reader_url)
+    assert await connection.fetchval("SHOW transaction_read_only") == "on"
+    assert await connection.fetchval("SHOW temp_file_limit") == "1GB"
+    await connection.close()
+
+
+WIDENED = (
+    ("GRANT EXECUTE ON FUNCTION lo_create TO PUBLIC", "deploy/database-roles"),
+    ("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) TO PUBLIC", "deploy/database-roles"),
+    ("GRANT TEMP ON DATABASE {database} TO PUBLIC", "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC"),
+    ("GRANT CREATE ON DATABASE {database} TO nodeledger_worker", "REVOKE CREATE ON DATABASE"),
+    ("GRANT CREATE ON SCHEMA public TO PUBLIC", "REVOKE CREATE ON SCHEMA public FROM PUBLIC"),
+    ("ALTER ROLE nodeledger_reader IN DATABASE {database} SET default_transaction_read_only = off", "RESET"),
+    ("ALTER ROLE nodeledger_reader SET default_transaction_read_only = off", "SET default_transaction_read_only"),
+    ("ALTER ROLE nodeledger_reader RESET temp_file_limit", "SET temp_file_limit = '1GB'"),
+    ("ALTER ROLE nodeledger_reader CONNECTION LIMIT -1", "CONNECTION LIMIT 20"),
+    ("ALTER ROLE nodeledger_worker CREATEROLE", "ALTER ROLE nodeledger_worker NOCREATEROLE"),
+    ("GRANT pg_read_all_data TO nodeledger_reader", "REVOKE pg_read_all_data FROM nodeledger_reader"),
+    ("GRANT UPDATE ON nodeledger.node TO pg_monitor", "REVOKE UPDATE ON nodeledger.node FROM pg_monitor"),
+)
+
+
+@pytest.mark.parametrize(("widening", "remedy"), WIDENED)
+async def test_a_right_that_nobody_should_have_is_told_with_what_takes_it_away(
+    database: Database, widening: str, remedy: str
+) -> None:
+    """Within a transaction that is rolled back: roles belong to the whole server."""
+    superuser = await asyncpg.connect(database.superuser_url)
+    assert await migrate.check(superuser) == []
+    change = superuser.transaction()
+    await change.start()
+    await superuser.execute(widening.format(database=database.name))
+    (told,) = await migrate.check(superuser)
+    await change.rollback()
+    assert remedy.format(database=database.name) in told
     await superuser.close()
-    await owner.close()
 
 
 async def test_locks_that_anybody_may_take_hold_up_nobody(database: Database) -> None:
