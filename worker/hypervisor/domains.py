@@ -8,7 +8,7 @@ from uuid import UUID
 
 from schemas.cpuset import MAX_CPU
 from worker.hypervisor.devices import pci_address
-from worker.hypervisor.documents import XmlFault, attribute, cpu_set, kibibytes, number, parse, text_of
+from worker.hypervisor.documents import XmlFault, attribute, cpu_set, document, kibibytes, number, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,11 @@ def parse_domain(text: str, *, active: bool) -> Domain:
     Raises:
         XmlFault: malformed, or a number, CPU set or address that cannot be.
     """
-    domain = parse(text, root="domain")
+    with document(text, root="domain") as domain:
+        return _domain(domain, active=active)
+
+
+def _domain(domain: Element, *, active: bool) -> Domain:
     vcpu = domain.find("vcpu")
     memory = domain.find("memory")
     return Domain(

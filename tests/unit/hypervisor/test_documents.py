@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from threading import Thread
 from uuid import UUID
 
 import pytest
 
-from worker.hypervisor.documents import Oddities, XmlFault
+from worker.hypervisor.documents import MAX_DOCUMENT_BYTES, Oddities, XmlFault, document, parse
 from worker.hypervisor.domains import parse_domain, read_domain
 from worker.hypervisor.encryption import Encryption, parse_encryption
 from worker.hypervisor.storage import local_disk_gib, parse_pool
@@ -212,3 +213,37 @@ def test_what_a_guests_owner_writes_cannot_do_more_than_be_refused(old: str, new
     read = read_domain("11111111-2222-4333-8444-555555555555", DOMAIN.replace(old, new), active=True)
     assert read.fault is not None
     assert (str(read.uuid), read.active, read.vcpus) == ("11111111-2222-4333-8444-555555555555", True, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!DOCTYPE host><host/>", "holds a DTD"),
+        ("<!DOCTYPE host [<!ENTITY a 'b'>]><host>&a;</host>", "holds a DTD"),
+        ("<!DOCTYPE host SYSTEM 'http://192.0.2.1/x'><host/>", "holds a DTD"),
+        ("<!DOCTYPE host [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><host>&a;</host>", "holds a DTD"),
+        (f"<host>{' ' * MAX_DOCUMENT_BYTES}</host>", "longer than"),
+        ("<host>" + "\u3042" * (MAX_DOCUMENT_BYTES // 3) + "</host>", "longer than"),
+    ],
+)
+def test_a_document_with_a_dtd_or_entities_or_of_boundless_length_is_refused(text: str, said: str) -> None:
+    with pytest.raises(XmlFault, match=said):
+        parse(text, root="host")
+
+
+def test_large_documents_are_read_one_at_a_time_and_small_ones_beside_them() -> None:
+    large = f"<host>{'<a/>' * 20_000}</host>"
+    began: list[int] = []
+    with document(large, root="host"):
+        other = Thread(target=lambda: began.append(_count(large)), daemon=True)
+        other.start()
+        other.join(0.2)
+        assert not began
+        assert _count("<host><a/></host>") == 1
+    other.join(60)
+    assert began == [20_000]
+
+
+def _count(text: str) -> int:
+    with document(text, root="host") as element:
+        return len(element)
