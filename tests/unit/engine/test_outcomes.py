@@ -11,9 +11,10 @@ import pytest
 from jsonschema import ValidationError
 
 from schemas import DeadReason, Outcome
+from schemas.routing import OUTCOME_EXCHANGE
 from tests.model.scene import Scene
 from tests.published import published
-from worker.engine.outcomes import Document, dead_answer
+from worker.engine.outcomes import Document, Rendered, dead_answer, messages
 from worker.engine.ports import DeadLetter, Reply
 
 NOW = datetime(2026, 11, 22, 7, tzinfo=UTC)
@@ -41,3 +42,10 @@ def test_an_outcome_with_a_field_outside_of_the_schema_is_found_wherever_the_fie
             published(json.dumps(astray))
     with pytest.raises(AssertionError, match="only a dead outcome"):
         published(json.dumps({**done, "dead_letter": {"reason": "poison", "detail": ""}}))
+
+
+@pytest.mark.parametrize("queue", ["nodeledger.commands.00", "nodeledger.dead", "nodeledger.anything"])
+def test_no_copy_of_an_answer_is_made_for_a_queue_of_the_products_own(queue: str) -> None:
+    rendered = Rendered("claim", "applied", "cn-1", "{}")
+    assert [sent.exchange for sent in messages(rendered, "id", Reply(queue))] == [OUTCOME_EXCHANGE]
+    assert [sent.routing_key for sent in messages(rendered, "id", Reply("theirs"))][1:] == ["theirs"]
