@@ -170,6 +170,18 @@ async def test_a_broker_user_can_do_nothing_beyond_its_role(users: dict[str, str
         assert set(await let(users[role], *everything)) == allowed, role
 
 
+def test_the_rights_that_the_script_gave_are_in_order_and_wider_ones_are_told(
+    stack: Stack, users: dict[str, str]
+) -> None:
+    control = f"{DEPLOY_STACK} ctl --dir {stack.folder}"
+    for role, url in users.items():
+        name, vhost = str(URL(url).user), URL(url).path.removeprefix("/")
+        assert script("broker-permissions", "--vhost", vhost, "--check", role, name, RABBITMQCTL=control) == "", role
+    name, vhost = str(URL(users["observer"]).user), URL(users["observer"]).path.removeprefix("/")
+    with pytest.raises(AssertionError):
+        script("broker-permissions", "--vhost", vhost, "--check", "producer", name, RABBITMQCTL=control)
+
+
 async def test_a_worker_reads_no_queue_but_those_of_the_product(users: dict[str, str]) -> None:
     connection = await aio_pika.connect(users["operator"])
     async with connection:
