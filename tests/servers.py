@@ -78,6 +78,8 @@ async def new_database(stack: Stack, *, schema: bool = True) -> AsyncIterator[Da
     try:
         template = await _template(stack, connection) if schema else "template1"
         await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER nodeledger_owner")
+        await connection.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+        await connection.execute(f"GRANT CONNECT ON DATABASE {name} TO nodeledger_worker, nodeledger_reader")
     finally:
         await connection.close()
     try:

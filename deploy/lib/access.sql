@@ -7,11 +7,6 @@ SET password_encryption = 'scram-sha-256';
 \getenv nodeledger_worker NODELEDGER_WORKER_PASSWORD
 \getenv nodeledger_reader NODELEDGER_READER_PASSWORD
 \ir roles.sql
-ALTER ROLE nodeledger_owner NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-ALTER ROLE nodeledger_worker NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-ALTER ROLE nodeledger_reader NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-ALTER ROLE nodeledger_reader SET default_transaction_read_only = on;
-REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
-GRANT CONNECT ON DATABASE :"database" TO nodeledger_worker, nodeledger_reader;
+\ir rights.sql
 \connect :"database"
-REVOKE ALL ON SCHEMA public FROM PUBLIC;
+\ir everybody.sql

@@ -98,9 +98,20 @@ ensure_python() {
     esac
 }
 
+# Prints what uv.lock says of a package, as pip reads it: its version, and the hash of every file of it.
+locked() {
+    awk -v name="$1" '
+        /^\[\[package\]\]/ { here = 0 }
+        $0 == "name = \"" name "\"" { here = 1 }
+        here && /^version = / { gsub(/"/, ""); printf "%s==%s", name, $3 }
+        here && match($0, /hash = "sha256:[0-9a-f]+"/) { printf " --hash=%s", substr($0, RSTART + 8, RLENGTH - 9) }
+    ' "$project/uv.lock"
+    echo
+}
+
 # Makes .venv what uv.lock says; a fraction of a second when it is already.
 ensure_environment() {
-    local lock uv_version
+    local lock
     # What a link leads to is another checkout's, whose code would then run here, or ours there.
     if [ -L "$project/.venv" ]; then
         say "$project/.venv is a link to $(readlink -f "$project/.venv"): remove the link, and run this again"
@@ -110,9 +121,8 @@ ensure_environment() {
     flock "$lock"
     if [ ! -x "$project/.venv/bin/uv" ]; then
         say "Creating .venv"
-        uv_version=$(sed -n '/^name = "uv"$/{n;s/^version = "\(.*\)"$/\1/p}' "$project/uv.lock")
         "$(find_python)" -m venv "$project/.venv"
-        "$python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+        "$python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement <(locked uv)
     fi
     env -u VIRTUAL_ENV UV_PROJECT_ENVIRONMENT="$project/.venv" UV_PYTHON_DOWNLOADS=never \
         "$project/.venv/bin/uv" sync --quiet --frozen --all-extras --project "$project"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[2]
 ROLES_SQL = Path(__file__).with_name("roles.sql")
+RIGHTS_SQL = Path(__file__).with_name("rights.sql")
+EVERYBODY_SQL = Path(__file__).with_name("everybody.sql")
 DATABASE = "nodeledger"
 SUPERUSER = "postgres"
 _TOLD_LINES = 10
@@ -72,7 +74,10 @@ class Postgres:
             self._control("start", "--log", str(log))
         except StackError as fault:
             raise StackError(f"{fault}\nThe end of {log}:\n{_end_of(log)}") from None
-        self._psql(ROLES_SQL.read_text(encoding="utf-8"))
+        for script in (ROLES_SQL, RIGHTS_SQL):
+            self._psql(script.read_text(encoding="utf-8"))
+        for database in ("template1", DATABASE):  # what is made from the template is protected too
+            self._psql(EVERYBODY_SQL.read_text(encoding="utf-8"), database)
 
     def stop(self, *, immediate: bool = False) -> None:
         """End the server; `immediate` as if it crashed, so that the next start has to recover."""
@@ -106,10 +111,10 @@ class Postgres:
     def _control(self, verb: str, *options: str) -> None:
         self._run("pg_ctl", verb, f"--pgdata={self.data}", "--wait", "--silent", *options)
 
-    def _psql(self, script: str) -> None:
+    def _psql(self, script: str, database: str = "postgres") -> None:
         """Run `script` as superuser; passwords travel where `ps` does not show them."""
         chosen = [f"\\set {role} {self.passwords[role]}\n" for role in LOGINS]
-        server = ("--host=127.0.0.1", f"--port={self.port}", f"--username={SUPERUSER}", "--dbname=postgres")
+        server = ("--host=127.0.0.1", f"--port={self.port}", f"--username={SUPERUSER}", f"--dbname={database}")
         options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--set=database={DATABASE}")
         self._run("psql", *options, *server, stdin="".join([*chosen, script]))
 

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.servers import Database
-from worker.engine.ports import DeadLetter, Whole
+from worker.engine.ports import SENDERS_HEADER, DeadLetter, Whole
 from worker.ledger.dead_letters import LetterFilter, actions, find, groups, mark, resolve, select, store, walk
 from worker.ledger.pool import connect_pool
 from worker.ledger.statements import Connection
@@ -156,3 +156,24 @@ async def test_letters_of_which_only_the_head_is_kept_are_told_apart_by_their_wh
     assert [letter.headers for letter in letters] == [
         {"x-nodeledger-size": whole.size, "x-nodeledger-digest": str(whole.digest)} for whole in wholes
     ]
+
+
+def sent(by: str, reply_to: str) -> DeadLetter:
+    return DeadLetter(b"{}", "poison", "x", None, None, None, {SENDERS_HEADER: by, "x-nodeledger-reply-to": reply_to})
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_the_same_bytes_of_another_user_leave_a_letter_its_senders_and_its_reply(
+    connection: Connection, *, together: bool
+) -> None:
+    arrivals = [
+        sent("root\nbob", "bobs"),  # forged by bob: the broker vouches for the last alone
+        sent("root", "roots"),
+        sent("bob", "bobs"),
+        sent("root\nbob", "bobs"),
+    ]
+    for some in [arrivals] if together else [[one] for one in arrivals]:
+        await store(connection, some)
+    kept = [(one.headers or {}, one.attempts) for one in await select(connection, EVERY, bodies=True)]
+    told = sorted((str(h[SENDERS_HEADER]), str(h["x-nodeledger-reply-to"]), count) for h, count in kept)
+    assert told == [("bob", "bobs", 1), ("root", "roots", 3)]

@@ -23,7 +23,7 @@ from tests.servers import DEPLOY_STACK, Database, new_database
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DEPLOY = DEPLOY_STACK.parent
-ROLES = ("worker", "producer", "operator")
+ROLES = ("worker", "producer", "observer", "operator")
 
 
 def script(name: str, *arguments: str, stdin: str = "", **environment: str) -> str:
@@ -133,12 +133,14 @@ async def _attempt(channel: aio_pika.abc.AbstractChannel, step: str) -> None:
 
 
 ALLOWED = {
-    "producer": {f"publish {COMMAND_EXCHANGE} {command_key(0)}", f"subscribe {OUTCOME_EXCHANGE}"},
+    "producer": {f"publish {COMMAND_EXCHANGE} {command_key(0)}"},
+    "observer": {f"subscribe {OUTCOME_EXCHANGE}"},
     "worker": {
         f"publish {OUTCOME_EXCHANGE} claim.applied.cn-1",
         f"publish {DEAD_EXCHANGE} x",
         f"publish - {command_queue(0)}",
         f"consume {DEAD_QUEUE}",
+        f"purge {DEAD_QUEUE}",  # who may consume may purge
         f"consume {command_queue(0)}",
         f"purge {command_queue(0)}",
     },
@@ -158,6 +160,7 @@ async def test_a_broker_user_can_do_nothing_beyond_its_role(users: dict[str, str
         f"subscribe {DEAD_EXCHANGE}",
         f"consume {command_queue(0)}",
         f"consume {DEAD_QUEUE}",
+        f"purge {DEAD_QUEUE}",
         "declare nodeledger.commands.99",
         "declare something",
         f"purge {command_queue(0)}",
@@ -165,6 +168,27 @@ async def test_a_broker_user_can_do_nothing_beyond_its_role(users: dict[str, str
     )
     for role, allowed in ALLOWED.items():
         assert set(await let(users[role], *everything)) == allowed, role
+
+
+def test_the_rights_that_the_script_gave_are_in_order_and_wider_ones_are_told(
+    stack: Stack, users: dict[str, str]
+) -> None:
+    control = f"{DEPLOY_STACK} ctl --dir {stack.folder}"
+    for role, url in users.items():
+        name, vhost = str(URL(url).user), URL(url).path.removeprefix("/")
+        assert script("broker-permissions", "--vhost", vhost, "--check", role, name, RABBITMQCTL=control) == "", role
+    name, vhost = str(URL(users["observer"]).user), URL(users["observer"]).path.removeprefix("/")
+    with pytest.raises(AssertionError):
+        script("broker-permissions", "--vhost", vhost, "--check", "producer", name, RABBITMQCTL=control)
+
+
+async def test_a_worker_reads_no_queue_but_those_of_the_product(users: dict[str, str]) -> None:
+    connection = await aio_pika.connect(users["operator"])
+    async with connection:
+        theirs = await (await connection.channel()).declare_queue(durable=False)
+        assert await let(users["worker"], f"consume {theirs.name}", f"purge {theirs.name}") == []
+        assert await let(users["operator"], f"purge {theirs.name}") == [f"purge {theirs.name}"]
+        await theirs.delete()
 
 
 async def test_a_database_role_can_do_nothing_beyond_its_task(database: Database) -> None:

@@ -74,16 +74,15 @@ class Decider:
         known = self.loaded.known.get(command.id)
         if known is not None and self._settled_before(item, known):
             return
-        if item.dead_lettered is not None:
-            self._record_dead(item, *item.dead_lettered)
-            return
         if item.parked is not None and command.node in self.result.stuck:
             self.result.done.append(item)
             return
         waiting = self._waits_behind_others(item)
         denied = self.permissions.refusal(item, self.loaded.view.instances, waiting=waiting)
         if denied is not None:
-            self._answer(item, denied)
+            self._deny(item, denied)
+        elif item.dead_lettered is not None:
+            self._record_dead(item, *item.dead_lettered)
         elif waiting:
             self._park(item, "waits behind other parked commands", blocking=True)
         else:
@@ -113,7 +112,7 @@ class Decider:
     def _settled_before(self, item: Item, known: Known) -> bool:
         """Deal with an id that was seen before; says whether what came ends here, and its command stays as it is."""
         if known.fingerprint != item.fingerprint:
-            detail = f"id {item.command.id} was used before by another command ({known.kind} on {known.node})"
+            detail = f"id {item.command.id} was used before by another command"
             self.result.dead_lettered.append((item, "id_reuse", detail))
             return True
         if may_move(known.status, "message" if item.parked is None else "parked row"):
@@ -126,8 +125,24 @@ class Decider:
 
     def _answer_again(self, item: Item, known: Known) -> None:
         """A duplicate gets the stored outcome."""
-        self.result.again.append(item)
+        self.result.duplicates += 1
+        self.result.unrecorded.append(item)
         self.result.outcomes.append((item, Rendered(known.kind, known.status, known.node, known.outcome)))
+
+    def _deny(self, item: Item, denied: Decision) -> None:
+        """Answer what the rules refuse, and keep nothing under its id, which its sender may have taken from another."""
+        if item.parked is not None:
+            self._answer(item, denied)  # the row is this command's own since it was parked
+            return
+        if item.dead_lettered is None:
+            rendered = render(self.loaded, item.command, denied, denied.status)
+        else:
+            rendered = render_dead(self.loaded, item.command, *item.dead_lettered, permitted=False)
+        self.result.denied.append((item, denied))
+        self.result.unrecorded.append(item)
+        self.result.outcomes.append((item, rendered))
+        self._tried(item)
+        self.result.done.append(item)
 
     def _tried(self, item: Item) -> None:
         """A command that was delivered before came to its end: its attempts are over."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from uuid import UUID
 
+    from worker.accounting.rules.decision import Decision
     from worker.accounting.state.view import Facts
     from worker.engine.intake import Item
     from worker.engine.lanes import Batch, Lanes
@@ -208,9 +209,17 @@ class Committer:
         ages = [ended - item.delivery.received_at for item in result.done if item.delivery is not None]
         self.metrics.committed(changes.answers, nodes=len(want.nodes), seconds=ended - began, ages=ages)
         _log_too_complex(changes.answers)
-        self.metrics.duplicates.inc(len(result.again))
+        self.metrics.duplicates.inc(result.duplicates)
+        self._tell_denied(result.denied)
         log_drift(changes.drift)
         return result
+
+    def _tell_denied(self, denied: Iterable[tuple[Item, Decision]]) -> None:
+        """Tell operators what the rules refused: nothing of it is written down."""
+        for item, decision in denied:
+            self.metrics.denied(item.command.kind)
+            with about(item.command):
+                _log.warning("refused by the rules", detail=decision.reasons[0].detail)
 
     async def _count(self, items: Sequence[Item]) -> None:
         """Count an attempt of each, once for as long as this worker lives."""

@@ -126,7 +126,7 @@ def _told(result: Result) -> str:
     rendered = result.outcomes[-1][1]
     document = from_json(rendered.text)
     reasons = "; ".join(str(reason["detail"]) for reason in document["reasons"])
-    if result.again:
+    if result.duplicates:
         return f"duplicate: it is {rendered.status} already"
     where = f" on {rendered.node}" if rendered.status == "applied" else ""
     parked = result.changes.parked

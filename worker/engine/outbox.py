@@ -67,8 +67,9 @@ class Outbox:
 
     What is not published when the worker dies, or when the broker is away for
     so long that more than a bounded number of batches waits, is left to the
-    sweeper of any worker. A duplicate's answer has no row: its delivery is
-    acknowledged once the broker has answered for it, and stays the broker's until then.
+    sweeper of any worker. The answer to a duplicate, or to what the rules refuse, has
+    no row: its delivery is acknowledged once the broker has answered for it, and
+    stays the broker's until then.
     """
 
     def __init__(
@@ -101,21 +102,23 @@ class Outbox:
         """Messages that the broker refused and that are to be tried again."""
         return len(self._retrier.waiting)
 
-    def add(self, outbox: UUID | None, outcomes: Sequence[tuple[Item, Rendered]], again: Collection[Item] = ()) -> None:
+    def add(
+        self, outbox: UUID | None, outcomes: Sequence[tuple[Item, Rendered]], unrecorded: Collection[Item] = ()
+    ) -> None:
         """Publish the outcomes of a committed batch; ``outbox`` is the batch's row, if it has one.
 
-        Those of duplicates, which are named in ``again``, are not in that row: they
+        Those of ``unrecorded`` items are not in that row: they
         are never left to the sweeper, and their deliveries are settled here.
         """
         if len(self._queue.waiting) >= _KEPT_BATCHES and outbox is not None:
-            repeated = {id(item) for item in again}
-            outbox, outcomes = None, [(item, rendered) for item, rendered in outcomes if id(item) in repeated]
+            kept = {id(item) for item in unrecorded}
+            outbox, outcomes = None, [(item, rendered) for item, rendered in outcomes if id(item) in kept]
         batch = _Batch(outbox, [])
         for item, rendered in outcomes:
             batch.outgoing.extend(messages(rendered, str(item.command.id), item.reply))
             if item.delivery is not None:
                 batch.received.append(item.delivery.received_at)
-        batch.unsettled += [item.delivery for item in again if item.delivery is not None]
+        batch.unsettled += [item.delivery for item in unrecorded if item.delivery is not None]
         if batch.outgoing:
             self._queue.add(batch)
 

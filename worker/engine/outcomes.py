@@ -93,9 +93,11 @@ def render(loaded: ReadSet, command: AnyCommand, decision: Decision | None, stat
     return Rendered(command.kind, status, node, to_json(document).decode())
 
 
-def render_dead(loaded: ReadSet, command: AnyCommand, reason: str, detail: str) -> Rendered:
-    """Write that a command is in the dead letters, and why."""
+def render_dead(loaded: ReadSet, command: AnyCommand, reason: str, detail: str, *, permitted: bool = True) -> Rendered:
+    """Write that a command is in the dead letters, and why; a sender who may not send it learns nothing of the node."""
     document = _head(loaded, command, command.node, "dead")
+    if not permitted:
+        document["usage"] = {}
     document["dead_letter"] = {"reason": reason, "detail": detail}
     return Rendered(command.kind, "dead", command.node, to_json(document).decode())
 

@@ -38,9 +38,10 @@ class Result:
     their nodes are answered. ``dead_lettered`` go to the dead letters. ``stuck`` are
     nodes of which a parked command has to stay so, and with it all behind it;
     ``leaving`` those of which one is put away, and what else was parked behind it
-    is decided once that is written down. ``again`` are duplicates, which get
-    the stored outcome once more. ``differing`` is what the last audit of a
-    node found; those in ``look_again`` are to be looked at again soon.
+    is decided once that is written down. ``unrecorded`` are those whose answer
+    no row holds: ``duplicates``, so many, which get the stored outcome once
+    more, and ``denied``, which the rules refuse. ``differing`` is what the last
+    audit of a node found; those in ``look_again`` are to be looked at again soon.
     """
 
     changes: WriteSet = field(default_factory=WriteSet)
@@ -54,12 +55,14 @@ class Result:
     leaving: set[str] = field(default_factory=set)
     differing: dict[str, Found] = field(default_factory=dict)
     look_again: set[str] = field(default_factory=set)
-    again: list[Item] = field(default_factory=list)
+    unrecorded: list[Item] = field(default_factory=list)
+    duplicates: int = 0
+    denied: list[tuple[Item, Decision]] = field(default_factory=list)
 
     def settled(self) -> list[Delivery]:
         """What may be acknowledged: all that is done, but for those whose answer is not safe before it is published."""
-        again = {id(item) for item in self.again}
-        return [item.delivery for item in self.done if item.delivery is not None and id(item) not in again]
+        unrecorded = {id(item) for item in self.unrecorded}
+        return [item.delivery for item in self.done if item.delivery is not None and id(item) not in unrecorded]
 
 
 def read_keys(items: Sequence[Item], facts: Facts) -> ReadKeys:

@@ -180,7 +180,7 @@ class Engine:
         self._broker.settle(deliveries)
         if len(deliveries) < len(result.done) or result.dead_lettered:
             self._leases.ended([*result.done, *(item for item, _, _ in result.dead_lettered)])
-        self._outbox.add(result.changes.outbox, result.outcomes, result.again)
+        self._outbox.add(result.changes.outbox, result.outcomes, result.unrecorded)
         for item, rendered in result.outcomes:
             if item.span is not None:
                 item.span.end(rendered.status)

@@ -23,10 +23,10 @@ from worker.hypervisor.documents import (
     XmlFault,
     attribute,
     cpu_set,
+    document,
     kibibytes,
     known_attribute,
     number,
-    parse,
     text_of,
 )
 
@@ -94,9 +94,14 @@ def parse_capabilities(text: str) -> HostCapabilities:
     Raises:
         XmlFault: it is none: malformed, of another kind, or without a host.
     """
-    host = parse(text, root="capabilities").find("host")
-    if host is None:
-        raise XmlFault("<capabilities>: has no <host>")
+    with document(text, root="capabilities") as element:
+        host = element.find("host")
+        if host is None:
+            raise XmlFault("<capabilities>: has no <host>")
+        return _host(host)
+
+
+def _host(host: Element) -> HostCapabilities:
     cpu, iommu = host.find("cpu"), host.find("iommu")
     oddities = Oddities()
     cells = _cells(host.findall("topology/cells/cell"), oddities)

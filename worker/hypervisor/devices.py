@@ -10,7 +10,7 @@ from uuid import UUID
 from schemas.base import MAX_AMOUNT
 from schemas.inventory import MAX_DEVICES, MAX_MDEV_TYPES, Device
 from schemas.requests import DeviceType
-from worker.hypervisor.documents import Oddities, XmlFault, attribute, known_attribute, number, parse, text_of
+from worker.hypervisor.documents import Oddities, XmlFault, attribute, document, known_attribute, number, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +65,11 @@ def parse_node_device(text: str) -> NodeDevice:
         XmlFault: malformed, or what tells the device from others cannot be
             read: its address, that of the function above it, its identifiers.
     """
-    element = parse(text, root="device")
+    with document(text, root="device") as element:
+        return _node_device(element)
+
+
+def _node_device(element: Element) -> NodeDevice:
     name = text_of(element, "name") or ""
     oddities = Oddities()
     try:

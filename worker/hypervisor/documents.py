@@ -7,6 +7,8 @@ What is odd costs itself alone: whoever reads a host collects in
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager, nullcontext
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from defusedxml import DefusedXmlException
@@ -18,10 +20,16 @@ from schemas.inventory import MAX_ODDITIES
 from worker.errors import NodeledgerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
 MAX_DOCUMENT_BYTES: Final = 8 * 2**20
 """The longest document read; a host of 4,096 CPUs describes itself in less than a tenth of it."""
+
+_LARGE: Final = 64 * 1024
+"""A tree takes up to forty times its text. Those beyond this length are read one at a time, whatever asks for them."""
+
+_one_large: Final = Lock()
 
 MAX_NUMBER: Final = 2**62
 _ODDITY_LENGTH: Final = 255
@@ -88,6 +96,17 @@ def first_fault(error: ValidationError) -> str:
     return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
+@contextmanager
+def document(text: str, *, root: str) -> Iterator[Element]:
+    """A document as :func:`parse` reads it, within which all that is wanted of it is read.
+
+    Raises:
+        XmlFault: as :func:`parse`.
+    """
+    with _one_large if len(text) > _LARGE else nullcontext():
+        yield parse(text, root=root)
+
+
 def parse(text: str, *, root: str) -> Element:
     """Parse a document whose outermost element must be ``root``.
 
@@ -96,7 +115,7 @@ def parse(text: str, *, root: str) -> Element:
     """
     if not text:
         raise XmlFault(f"<{root}>: there is no description")
-    if len(text) > MAX_DOCUMENT_BYTES:
+    if len(text) > MAX_DOCUMENT_BYTES or len(text.encode(errors="replace")) > MAX_DOCUMENT_BYTES:
         raise XmlFault(f"<{root}>: longer than {MAX_DOCUMENT_BYTES} bytes")
     try:
         element: Element = fromstring(text, forbid_dtd=True)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from worker.accounting.state.domains import Domain
 from worker.hypervisor.devices import pci_address
-from worker.hypervisor.documents import XmlFault, attribute, cpu_set, number, parse, text_of
+from worker.hypervisor.documents import XmlFault, attribute, cpu_set, document, number, text_of
 from worker.hypervisor.memory import memory_of, ram_mib
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ def parse_domain(text: str, *, active: bool) -> Described:
     Raises:
         XmlFault: malformed, or a number, CPU set or address that cannot be.
     """
-    domain = parse(text, root="domain")
+    with document(text, root="domain") as domain:
+        return _described(domain, active=active)
+
+
+def _described(domain: Element, *, active: bool) -> Described:
     used = _vcpus_in_use(domain)
     anywhere = _cpus(domain.find("vcpu"))
     emulator = _cpus(domain.find("cputune/emulatorpin"))

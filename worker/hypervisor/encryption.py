@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from worker.hypervisor.documents import Oddities, number, parse
+from worker.hypervisor.documents import Oddities, document, number
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -42,7 +42,11 @@ def parse_encryption(text: str) -> Encryption:
     Raises:
         XmlFault: malformed.
     """
-    features = parse(text, root="domainCapabilities").find("features")
+    with document(text, root="domainCapabilities") as element:
+        return _encryption(element.find("features"))
+
+
+def _encryption(features: Element | None) -> Encryption:
     if features is None:
         return Encryption()
     oddities = Oddities()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from worker.hypervisor.capabilities import HostCapabilities, feature_names, parse_capabilities
 from worker.hypervisor.devices import NodeDevice, parse_node_device
-from worker.hypervisor.documents import Oddities, parse
+from worker.hypervisor.documents import Oddities, document
 from worker.hypervisor.domains import with_devices
 from worker.hypervisor.encryption import Encryption, parse_encryption
 from worker.hypervisor.inventory import Inventories, Observation
@@ -139,7 +139,7 @@ class HostReader:
             oddities = Oddities()
             self._features, self._encryption = frozenset(), Encryption()
             with oddities.alone():
-                self._features = feature_names(parse(expanded, root="cpu")) if expanded else frozenset()
+                self._features = _expanded(expanded) if expanded else frozenset()
             with oddities.alone():
                 self._encryption = parse_encryption(domains) if domains else Encryption()
             self._oddities["cpu"] = oddities.told
@@ -176,6 +176,12 @@ class HostReader:
             self._disk = (fingerprint, local_disk_gib(pools, oddities))
             self._oddities["disk"] = oddities.told
         return self._disk[1]
+
+
+def _expanded(text: str) -> frozenset[str]:
+    """The features of a CPU model with all that it stands for."""
+    with document(text, root="cpu") as cpu:
+        return feature_names(cpu)
 
 
 def _device(handle: NodeDeviceHandle) -> NodeDevice | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from schemas.base import MAX_AMOUNT
-from worker.hypervisor.documents import Oddities, XmlFault, parse, storage_bytes, text_of
+from worker.hypervisor.documents import Oddities, XmlFault, document, storage_bytes, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +55,11 @@ def parse_pool(text: str) -> StoragePool:
     Raises:
         XmlFault: malformed, or a capacity that is no amount.
     """
-    pool = parse(text, root="pool")
+    with document(text, root="pool") as pool:
+        return _pool(pool)
+
+
+def _pool(pool: Element) -> StoragePool:
     kind, name = pool.get("type", ""), text_of(pool, "name") or ""
     if kind not in _LOCAL:
         return StoragePool(kind, None, 0, 0, name)

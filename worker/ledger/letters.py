@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic_core import to_json
 
-from worker.engine.ports import DIGEST_HEADER, SIZE_HEADER, Whole
+from worker.engine.ports import DIGEST_HEADER, SENDERS_HEADER, SIZE_HEADER, Whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,10 +46,13 @@ class LetterColumns(NamedTuple):
 
 
 def letter_columns(letters: Sequence[DeadLetter]) -> LetterColumns:
-    """Letters, those of one digest and reason as one, which is the latest of them."""
+    """Letters, those of one digest and reason as one: the latest of those that went through the fewest hands."""
     arrivals = [((known_by(letter), clean(letter.reason, MAX_LABEL)), letter) for letter in letters]
     counts = Counter(key for key, _ in arrivals)
-    latest = dict(arrivals)
+    latest: dict[tuple[UUID, str], DeadLetter] = {}
+    for key, letter in arrivals:
+        if key not in latest or len(_senders(letter)) <= len(_senders(latest[key])):
+            latest[key] = letter
     return LetterColumns(
         digest=[key for key, _ in latest],
         reason=[reason for _, reason in latest],
@@ -70,8 +73,20 @@ def digest(body: bytes) -> UUID:
 
 
 def known_by(letter: DeadLetter) -> UUID:
-    """The digest of a letter's body, also where only the head is kept."""
-    return digest(letter.body) if letter.whole is None else letter.whole.digest
+    """What tells a letter from others: the digest of its body, also where only the head is kept, and its first sender.
+
+    So the same bytes of somebody else are another letter, while what a replay
+    brings back is the one that was replayed.
+    """
+    content = digest(letter.body) if letter.whole is None else letter.whole.digest
+    first = _senders(letter).partition("\n")[0]
+    return digest(content.bytes + first.encode("utf-8", "replace")) if first else content
+
+
+def _senders(letter: DeadLetter) -> str:
+    """The users through whose hands a letter went; the first names itself, the broker vouches for the last."""
+    told = letter.headers.get(SENDERS_HEADER)
+    return told if isinstance(told, str) else ""
 
 
 def fingerprint(reason: str, detail: str) -> str:

@@ -16,7 +16,6 @@ from worker.ledger.statements import Connection, statement
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-_LOCK: Final = 0x736861726473  # "shards": one assignment at a time
 _FORGET_SECONDS: Final = 86_400.0
 
 
@@ -96,7 +95,7 @@ class Members:
             ShardsDifferError: the number was changed behind this worker's back.
         """
         async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            await connection.execute(statement("shards_lock"))
             await _insist(connection, shards)
             alive = [member.id for member in await members_alive(connection, self._alive_seconds)]
             owners = {row["number"]: row["owner"] for row in await connection.fetch(statement("shard_owners"))}

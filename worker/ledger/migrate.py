@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
 
 from worker.errors import OperationError
 from worker.ledger import roles
 from worker.ledger.statements import Connection, statement
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 _FOLDER: Final = files("worker.ledger") / "migrations"
-_LOCK: Final = 0x6E6F64656C656467  # "nodeledg": one upgrade of a database at a time
+_LOCK_SECONDS: Final = 10
+"""Longer than a worker's batch holds what a step may need; who holds it longer is named instead of waited for."""
+_MAX_CONFLICTS: Final = 20
 _BUILT_FOR: Final = 150000
 
 
@@ -47,28 +55,60 @@ async def upgrade(connection: Connection) -> list[str]:
 
     Raises:
         SchemaError: a role is missing and may not be created, or the database
-            has steps that this version does not know or knows otherwise.
+            has steps that this version does not know or knows otherwise, or
+            another session holds what has to be changed; it is named.
     """
     if refused := await roles.create_roles(connection):
         raise SchemaError(f"run this as a superuser first: {'; '.join(refused)}")
     await roles.apply_settings(connection)
-    applied = []
-    for step in migrations():
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            await connection.execute(statement("migration_prepare"))
-            done = await _applied(connection)
-            if faults := _faults(done):
-                raise SchemaError("; ".join(faults))
-            if step.name not in done:
-                await connection.execute(step.text)
-                await connection.execute(statement("migration_record"), step.name, step.checksum)
-                applied.append(step.name)
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        for command in await roles.grant_differences(connection):
-            await connection.execute(command)
+    await _prepare(connection)
+    try:
+        applied = [step.name for step in migrations() if await _apply(connection, step)]
+        async with _alone(connection):
+            for command in await roles.grant_differences(connection):
+                await connection.execute(command)
+    except asyncpg.LockNotAvailableError:
+        holders = await connection.fetch(statement("lock_holders"))
+        named = ", ".join("pid {} ({}, application {!r})".format(*holder) for holder in holders)
+        raise SchemaError(
+            f"the schema is in use: end what holds it and run this again; sessions there now: {named or 'none'}"
+        ) from None
     return applied
+
+
+async def _prepare(connection: Connection) -> None:
+    """Make the record of steps, which is also what is locked; others may be doing the same."""
+    for _ in range(_MAX_CONFLICTS):
+        with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError):
+            async with connection.transaction():
+                await connection.execute(statement("migration_prepare"))
+            return
+
+
+@asynccontextmanager
+async def _alone(connection: Connection) -> AsyncIterator[None]:
+    """A transaction beside which nobody else changes the schema, and which does not wait without end."""
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = {round(_LOCK_SECONDS * 1000)}")
+        await connection.execute(statement("migration_lock"))
+        yield
+
+
+async def _apply(connection: Connection, step: Migration) -> bool:
+    """Apply a step unless it is there; whether it was not.
+
+    Raises:
+        SchemaError: the database has steps that this version does not know or knows otherwise.
+    """
+    async with _alone(connection):
+        done = await _applied(connection)
+        if faults := _faults(done):
+            raise SchemaError("; ".join(faults))
+        if step.name in done:
+            return False
+        await connection.execute(step.text)
+        await connection.execute(statement("migration_record"), step.name, step.checksum)
+    return True
 
 
 async def check(connection: Connection) -> list[str]:
@@ -94,7 +134,7 @@ async def check(connection: Connection) -> list[str]:
         f"privileges differ: run `nodeledger db upgrade`, or `{command}`"
         for command in await roles.grant_differences(connection)
     ]
-    return problems
+    return problems + await roles.excess(connection)
 
 
 async def _applied(connection: Connection) -> dict[str, str]:

@@ -92,6 +92,20 @@ async def grant_differences(connection: Connection) -> list[str]:
     return [row["statement"] for row in await connection.fetch(statement("grant_differences"))]
 
 
+async def excess(connection: Connection) -> list[str]:
+    """What the roles may do beside their privileges and must not, each with what a superuser runs against it."""
+    found = [
+        f"a role may do too much: run `{row[0]}`"
+        for row in await connection.fetch(statement("role_excess"), [WORKER, READER], READER)
+    ]
+    if await connection.fetchval(statement("open_functions"), READER):
+        found.append(
+            "every role may write large objects and logical messages, and take advisory locks:"
+            " run deploy/database-roles as a superuser"
+        )
+    return found
+
+
 async def _alter(connection: Connection, command: str) -> None:
     for _ in range(_MAX_CONFLICTS):
         try:

@@ -833,7 +833,7 @@ DECLARE
     partition text;
     made integer := 0;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('nodeledger.entry', 0));
+    LOCK TABLE nodeledger.migration IN SHARE ROW EXCLUSIVE MODE;
     FOR month IN
         SELECT generate_series(date_trunc('month', now()), date_trunc('month', now()) + least(ahead, 12) * interval '1 month', '1 month')
     LOOP
@@ -871,9 +871,12 @@ DECLARE
     names text[];
 BEGIN
     PERFORM nodeledger.check_retention(before);
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('nodeledger.entry', 0)) THEN
-        RETURN NULL;
-    END IF;
+    BEGIN
+        LOCK TABLE nodeledger.migration IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+    EXCEPTION
+        WHEN lock_not_available THEN
+            RETURN NULL;
+    END;
     names := ARRAY(
         SELECT DISTINCT e.node COLLATE "C" FROM nodeledger.entry AS e
         WHERE e.node > after_node AND e.at >= '2000-01-01 00:00:00Z' AND e.at < month

@@ -183,6 +183,11 @@ class Metrics:
                 else:
                     self.host_cpu.labels(what, quantile).set(amount)
 
+    def denied(self, kind: str) -> None:
+        """Count a command that the rules refused, as the rejected one that it is."""
+        self.outcomes.labels(kind, "rejected").inc()
+        self.rejections.labels("not_permitted").inc()
+
     def answered(self, ages: Sequence[float]) -> None:
         """Count outcomes the broker confirmed; ``ages`` are the seconds from receipt until then."""
         self.published.inc(len(ages))

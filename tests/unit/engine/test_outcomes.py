@@ -11,9 +11,10 @@ import pytest
 from jsonschema import ValidationError
 
 from schemas import DeadReason, Outcome
+from schemas.routing import OUTCOME_EXCHANGE
 from tests.model.scene import PARK_DEADLINE, Scene, asks, uuid
 from tests.published import published
-from worker.engine.outcomes import Document, dead_answer, sequence_of
+from worker.engine.outcomes import Document, Rendered, dead_answer, messages, sequence_of
 from worker.engine.ports import DeadLetter, Reply
 
 NOW = datetime(2026, 11, 22, 7, tzinfo=UTC)
@@ -67,3 +68,10 @@ def test_the_answer_to_what_never_became_a_command_is_before_all_of_its_outcomes
 
 def test_an_outcome_from_before_they_were_counted_was_the_first() -> None:
     assert sequence_of('{"status": "parked"}') == 1
+
+
+@pytest.mark.parametrize("queue", ["nodeledger.commands.00", "nodeledger.dead", "nodeledger.anything"])
+def test_no_copy_of_an_answer_is_made_for_a_queue_of_the_products_own(queue: str) -> None:
+    rendered = Rendered("claim", "applied", "cn-1", "{}")
+    assert [sent.exchange for sent in messages(rendered, "id", Reply(queue))] == [OUTCOME_EXCHANGE]
+    assert [sent.routing_key for sent in messages(rendered, "id", Reply("theirs"))][:1] == ["theirs"]

@@ -18,10 +18,10 @@ from worker.engine.letters import letter_of
 from worker.engine.permissions import Concern, Permissions, concern_of
 from worker.engine.ports import NO_REPLY, SENDERS_HEADER, Delivery, Parked
 from worker.errors import SettingsError
-from worker.permission_rules import PermissionRule, RulesError, read_rules
+from worker.permission_rules import PermissionRule, RulesError, matcher, read_rules
 from worker.settings import load_settings
 
-OWN, OTHER, UNKNOWN = (UUID(int=number) for number in (1, 2, 3))
+OWN, OTHER, UNKNOWN, NEIGHBOUR = (UUID(int=number) for number in (1, 2, 3, 4))
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 AN_ENVELOPE = {"version": 1, "id": str(UUID(int=99)), "node": "a1", "issued_at": "2026-11-22T07:00:00Z"}
 RESOURCES = {"vcpus": 1, "memory_mib": 64}
@@ -35,7 +35,11 @@ def instance(id_: UUID, project: str, *nodes: str) -> Instance:
     )
 
 
-INSTANCES = {OWN: instance(OWN, "acme", "a1"), OTHER: instance(OTHER, "rival", "a1", "b1")}
+INSTANCES = {
+    OWN: instance(OWN, "acme", "a1"),
+    OTHER: instance(OTHER, "rival", "a1", "b1"),
+    NEIGHBOUR: instance(NEIGHBOUR, "rival", "a1"),
+}
 
 
 def item(user: str | None = "bob", senders: object = None, **command: Any) -> Item:
@@ -111,6 +115,8 @@ def test_who_is_kept_to_a_project_and_some_nodes_works_there(command: dict[str, 
         },
         claim(instance=str(OTHER)),
         on(OTHER),
+        on(NEIGHBOUR),
+        claim(instance=str(NEIGHBOUR)),
         on(OTHER, "confirm"),
         on(UNKNOWN),
         on(OWN, "resize", resources=RESOURCES, destination="b1"),
@@ -247,3 +253,16 @@ def test_wrong_rules_keep_a_worker_from_starting(wrong: str, monkeypatch: pytest
     monkeypatch.setenv("NODELEDGER_PERMISSIONS", wrong)
     with pytest.raises(SettingsError, match="NODELEDGER_PERMISSIONS: "):
         load_settings()
+
+
+@given(st.text(min_size=1, max_size=20), st.text(max_size=20))
+def test_a_pattern_is_itself_with_anything_for_an_asterisk(pattern: str, text: str) -> None:
+    parts = pattern.split("*")
+    assert matcher(pattern).fullmatch(text.join(parts)) is not None
+    if len(parts) == 1:
+        assert (matcher(pattern).fullmatch(text) is not None) == (text == pattern)
+
+
+@pytest.mark.parametrize(("pattern", "other"), [("a.b", "axb"), ("a+", "aa"), ("[ab]", "a"), ("a|b", "b"), ("a?", "a")])
+def test_nothing_but_the_asterisk_is_special_in_a_pattern(pattern: str, other: str) -> None:
+    assert matcher(pattern).fullmatch(other) is None

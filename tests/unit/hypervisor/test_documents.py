@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from threading import Thread
+
 import pytest
 
-from worker.hypervisor.documents import Oddities, XmlFault
+from worker.hypervisor.documents import MAX_DOCUMENT_BYTES, Oddities, XmlFault, document, parse
 from worker.hypervisor.encryption import Encryption, parse_encryption
 from worker.hypervisor.storage import local_disk_gib, parse_pool
 from worker.hypervisor.traits import cpu_traits
@@ -163,3 +165,37 @@ def test_a_host_that_cannot_encrypt_has_no_slots(features: str) -> None:
 )
 def test_a_feature_has_the_name_that_openstacks_library_gives_it(feature: str, name: str) -> None:
     assert f"HW_CPU_X86_{name}" in cpu_traits("x86_64", [feature], threaded=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!DOCTYPE host><host/>", "holds a DTD"),
+        ("<!DOCTYPE host [<!ENTITY a 'b'>]><host>&a;</host>", "holds a DTD"),
+        ("<!DOCTYPE host SYSTEM 'http://192.0.2.1/x'><host/>", "holds a DTD"),
+        ("<!DOCTYPE host [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><host>&a;</host>", "holds a DTD"),
+        (f"<host>{' ' * MAX_DOCUMENT_BYTES}</host>", "longer than"),
+        ("<host>" + "\u3042" * (MAX_DOCUMENT_BYTES // 3) + "</host>", "longer than"),
+    ],
+)
+def test_a_document_with_a_dtd_or_entities_or_of_boundless_length_is_refused(text: str, said: str) -> None:
+    with pytest.raises(XmlFault, match=said):
+        parse(text, root="host")
+
+
+def test_large_documents_are_read_one_at_a_time_and_small_ones_beside_them() -> None:
+    large = f"<host>{'<a/>' * 20_000}</host>"
+    began: list[int] = []
+    with document(large, root="host"):
+        other = Thread(target=lambda: began.append(_count(large)), daemon=True)
+        other.start()
+        other.join(0.2)
+        assert not began
+        assert _count("<host><a/></host>") == 1
+    other.join(60)
+    assert began == [20_000]
+
+
+def _count(text: str) -> int:
+    with document(text, root="host") as element:
+        return len(element)

@@ -1,4 +1,5 @@
--- Keeps letters; one that is there already, by digest and reason, is counted and open again.
+-- Keeps letters; one that is there already, by digest and reason, is counted and open again. Whose it is and where its
+-- answer goes is told by the arrival that went through the fewest hands: the sender's own, and no forgery of it.
 INSERT INTO nodeledger.dead_letter AS d (
     digest, reason, detail, fingerprint, node, kind, command, body, headers, attempts, first_seen, last_seen
 )
@@ -16,7 +17,11 @@ ORDER BY l.ordinal
 ON CONFLICT (digest, reason) DO UPDATE SET
     detail = excluded.detail,
     fingerprint = excluded.fingerprint,
-    headers = excluded.headers,
+    headers = CASE
+        WHEN length(excluded.headers ->> 'x-nodeledger-senders') > length(d.headers ->> 'x-nodeledger-senders')
+            THEN d.headers
+        ELSE excluded.headers
+    END,
     attempts = d.attempts + excluded.attempts,
     last_seen = excluded.last_seen,
     state = 'open';
