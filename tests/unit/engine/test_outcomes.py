@@ -13,7 +13,8 @@ from jsonschema import ValidationError
 from schemas import DeadReason, Outcome
 from tests.model.scene import Scene
 from tests.published import published
-from worker.engine.outcomes import Document, dead_answer
+from worker.accounting.answers import Document
+from worker.engine.outcomes import dead_answer
 from worker.engine.ports import DeadLetter, Reply
 
 NOW = datetime(2026, 11, 22, 7, tzinfo=UTC)
