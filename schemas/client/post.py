@@ -148,6 +148,7 @@ class Post:
             await asyncio.sleep(NACKED.seconds(pending.sent))
             self._put_again(pending)
         except Exception as error:  # noqa: BLE001 - whatever the library makes of it: this connection is no use
+            self._on_closed(channel, error)
             link.drop(error)
         else:
             self._confirm(pending)
