@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
-import aio_pika
+from aio_pika import DeliveryMode
 from aio_pika.exceptions import DeliveryError, PublishError
+from aiormq import spec
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -162,16 +163,15 @@ class Post:
         message = pending.message
         id_ = None if message.id is None else str(message.id)
         own = pending.answer is not None and self._replies is not None
-        return aio_pika.Message(
-            b"",
+        return spec.Basic.Properties(
             content_type="application/json",
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            delivery_mode=DeliveryMode.PERSISTENT,
             message_id=id_,
             reply_to=self._replies.name if own and self._replies is not None else message.reply_to,
             correlation_id=id_ if own else message.correlation_id,
             user_id=self._user,
-            headers=dict(message.headers or {}),
-        ).properties
+            headers=dict(message.headers) if message.headers else None,
+        )
 
     async def _unroutable(self, link: Link, pending: Pending) -> None:
         """No queue took it: perhaps the installation has another number of shards by now."""
