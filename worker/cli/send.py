@@ -119,7 +119,8 @@ class Sending:
 
     async def _ask(self, ledger: Client, descriptor: int, advance: Advance) -> None:
         silent: list[Pending] = []
-        async for pending in ledger.ask_many(self._asked(descriptor), seconds=self._timeout, on_parked=_tell_parked):
+        asked = self._asked(ledger, descriptor)
+        async for pending in ledger.ask_many(asked, seconds=self._timeout, on_parked=_tell_parked):
             advance(1)
             if pending.answer is None:
                 await pending.over
@@ -130,10 +131,17 @@ class Sending:
                 self._tell(pending.answer.result())
         await self._account_for(silent)
 
-    async def _asked(self, descriptor: int) -> AsyncIterator[Message]:
+    async def _asked(self, ledger: Client, descriptor: int) -> AsyncIterator[Message]:
+        """The messages whose answers are awaited: an id that is sent again is answered once."""
+        asked: set[UUID] = set()
         async for messages in self._prepared(descriptor):
             for message in messages:
                 self._tally.sent += 1
+                if message.id in asked:
+                    await ledger.publish([message])
+                    continue
+                if message.id is not None:
+                    asked.add(message.id)
                 yield message
 
     async def _prepared(self, descriptor: int) -> AsyncIterator[list[Message]]:
