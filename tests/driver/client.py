@@ -53,7 +53,8 @@ async def client_run(
         url = str(URL(vhost.url).with_port(proxy.port))
         having = asyncio.ensure_future(faults.run())
         try:
-            await _produce((url, str(journal), str(commands), str(nodes)), plan.seconds, deaths)
+            pace = str(commands / plan.seconds)
+            await _produce((url, str(journal), str(commands), str(nodes), pace), plan.seconds, deaths)
             await having
         finally:
             having.cancel()

@@ -10,7 +10,8 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid5
@@ -49,20 +50,23 @@ def resident(journal: Path) -> list[int]:
     return [int(line[1]) for line in lines if line[0] == _RESIDENT]
 
 
-async def produce(url: str, journal: Path, count: int, nodes: int, window: int) -> None:
-    """Send what is not answered yet, and write down each answer as it comes."""
+async def produce(url: str, journal: Path, count: int, nodes: int, per_second: float) -> None:
+    """Send what is not answered yet, so fast at most, and write down each answer as it comes."""
     done = answered(journal)
 
-    def left() -> Iterator[Command]:
+    async def left() -> AsyncIterator[Command]:
+        began, sent = time.monotonic(), 0
         for number in range(count):
             if uuid5(IDS, str(number)) not in done:
                 yield command(number, nodes)
+                sent += 1
+                await asyncio.sleep(max(0.0, began + sent / per_second - time.monotonic()))
 
     seen = 0
     with journal.open("a", buffering=1) as written:
         written.write("\n")  # the line that was being written when the last process ended is none
         async with Client(url, seconds=SECONDS, attempts=None) as client:
-            async for outcome in client.send_many(left(), window=window):
+            async for outcome in client.send_many(left()):
                 written.write(f"{outcome.command} {outcome.status} {outcome.generation}\n")
                 seen += 1
                 if seen % 1000 == 0:
@@ -80,11 +84,11 @@ def main() -> int:
     parser.add_argument("journal", type=Path)
     parser.add_argument("count", type=int)
     parser.add_argument("nodes", type=int)
-    parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("per_second", type=float)
     given = parser.parse_args()
     for library in ("aio_pika", "aiormq"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # a broker that goes away is the point
-    asyncio.run(produce(given.url, given.journal, given.count, given.nodes, given.window))
+    asyncio.run(produce(given.url, given.journal, given.count, given.nodes, given.per_second))
     return 0
 
 
