@@ -4,6 +4,12 @@ The rest are defined beside the code that raises them:
 
 * NodeledgerError: anything that this product raises of its own
   * MalformedCommandError: a message is no command of this version of the contract
+  * ClientError: a command was not answered as its sender wanted it
+    * RejectedError: it was rejected, or is in the dead letters
+    * NoAnswerError: no final outcome came in time
+    * UnreadableAnswerError: the worker is of a later release
+    * BrokerAwayError: the broker cannot be reached, or did not confirm in time
+    * UnroutableError: the broker does not take it
   * RefusedLineError: a line of input is not sent
   * SettingsError: a setting is missing or wrong
   * RulesError: permission rules cannot be used

@@ -16,9 +16,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import uvloop
 
+from schemas.backoff import Backoff
+from schemas.stopping import ended, run_within
 from worker.api.app import add_read_api
 from worker.archive import Archive
-from worker.backoff import Backoff
 from worker.broker.rabbit import RabbitBroker
 from worker.descriptors import descriptors
 from worker.engine.intake import Intake
@@ -37,7 +38,6 @@ from worker.ledger.pool import connect_pool
 from worker.ledger.postgres import PostgresLedger, available
 from worker.servers import broker_options, database_tls
 from worker.settings import load_settings, variable
-from worker.stopping import ended, run_within
 from worker.telemetry.http import StatusServer
 from worker.telemetry.logs import configure_logging, get_logger
 from worker.telemetry.metrics import Metrics

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from schemas.client import Client
     from worker.broker.link import Link
     from worker.broker.session import BrokerOptions, Session
     from worker.settings import Settings
@@ -91,6 +92,21 @@ async def broker() -> AsyncIterator[Link]:
         yield await _first_link(session, attempts=len(options.urls))
     finally:
         await session.close()
+
+
+@asynccontextmanager
+async def client(shards: int) -> AsyncIterator[Client]:
+    """A client for sending commands, for those who rather fail at first than wait for a broker that is away.
+
+    Raises:
+        SettingsError: its address is not set.
+        BrokerAwayError: no node of it lets us in.
+    """
+    from schemas.client import Client
+
+    options = broker_options(_settings())
+    async with Client(options.urls, shards=shards, tls=options.tls, attempts=1, name="nodeledger command") as made:
+        yield made
 
 
 def broker_options(settings: Settings) -> BrokerOptions:

@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from deploy.lib.pipeline import Pipeline, StoryError, compose
+import asyncpg
+
 from schemas import DEFAULT_SHARDS, shard_of
+from schemas.client import Client, ClientError, Message, command_of
 
 if TYPE_CHECKING:
-    from deploy.lib.pipeline import Message
-    from schemas import Outcome, Status
+    from collections.abc import Awaitable, Callable
+
+    from schemas import Command, Outcome, Status
 
 PROGRAM = Path(sys.executable).with_name("nodeledger")
 PROJECT = "quickstart"
+PATIENCE_SECONDS = 60.0
+LOOK_SECONDS = 0.05
 FIRST, SECOND = "quick-1", "quick-2"
 
 FIRST_POLICY = {"shared_cpus": "0-7", "dedicated_cpus": "8-15", "ratios": {"vcpus": "4.0"}}
@@ -39,11 +44,16 @@ LETTER = "SELECT id, reason, detail FROM nodeledger.dead_letter_view WHERE comma
 APPLIED = "SELECT status FROM nodeledger.outcome_view WHERE command = $1 AND status = 'applied'"
 
 
+class StoryError(Exception):
+    """A step did not go as it should; the message says which and how."""
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """The steps, in their order; each raises StoryError where the ledger does not do as it should."""
 
-    pipeline: Pipeline
+    ledger: Client
+    database: asyncpg.Connection
     second_hypervisor: str
     web: UUID
     pinned: UUID
@@ -62,18 +72,18 @@ class Story:
     async def register(self) -> None:
         """Two nodes, each observed through libvirt."""
         heading("Registering two nodes, each read through a real libvirt connection")
-        first = compose("node.put", FIRST, hypervisor="test:///default", policy=FIRST_POLICY)
+        first = command_of("node.put", FIRST, hypervisor="test:///default", policy=FIRST_POLICY)
         await self._step(f"{FIRST} at test:///default", first)
-        second = compose("node.put", SECOND, hypervisor=self.second_hypervisor)
+        second = command_of("node.put", SECOND, hypervisor=self.second_hypervisor)
         await self._step(f"{SECOND} at {self.second_hypervisor}", second)
 
     async def clear(self) -> None:
         """What an earlier run has left claimed."""
-        found = await self.pipeline.database.fetch(LEFTOVERS, PROJECT)
+        found = await self.database.fetch(LEFTOVERS, PROJECT)
         if found:
             heading("Deleting what the last run left claimed")
         for row in found:
-            await self._step(f"delete {row['instance']}", compose("delete", row["node"], instance=str(row["instance"])))
+            await self._step(f"delete {row['instance']}", command_of("delete", row["node"], instance=row["instance"]))
 
     async def claim(self) -> None:
         """Three claims, and one of them once more."""
@@ -124,30 +134,47 @@ class Story:
         """A message on the wrong queue: kept with its reason, and sent again."""
         heading("A claim on another node's queue: a dead letter, and its replay")
         lost = self._about("claim", SECOND, uuid4(), project=PROJECT, resources=ON_VOLUME)
-        await self.pipeline.publish(lost, (shard_of(SECOND) + 1) % DEFAULT_SHARDS)
-        database = self.pipeline.database
-        letter = await self.pipeline.until(lambda: database.fetchrow(LETTER, lost.id), "dead letter")
+        async with Client(shards=misled(SECOND)) as astray:
+            await astray.publish([Message.of(lost)])
+        letter = await until(lambda: self.database.fetchrow(LETTER, lost.id), "dead letter")
         say(f"  dead letter {letter['id']}, {letter['reason']}: {letter['detail']}")
         command("dead", "replay", "--dry-run", str(letter["id"]))
         command("dead", "replay", str(letter["id"]))
-        await self.pipeline.until(lambda: database.fetchrow(APPLIED, lost.id), "effect of the replay")
+        await until(lambda: self.database.fetchrow(APPLIED, lost.id), "effect of the replay")
         say("  applied")
 
     @staticmethod
-    def _about(kind: str, node: str, instance: UUID, **fields: object) -> Message:
-        return compose(kind, node, instance=str(instance), **fields)
+    def _about(kind: str, node: str, instance: UUID, **fields: object) -> Command:
+        return command_of(kind, node, instance=instance, **fields)
 
-    async def _step(self, what: str, message: Message, expected: Status = "applied") -> Outcome:
+    async def _step(self, what: str, command: Command, expected: Status = "applied") -> Outcome:
         """Ask, and say in a line what came of it."""
         try:
-            outcome = await self.pipeline.ask(message)
-        except StoryError as error:
+            outcome = await self.ledger.send(command, seconds=PATIENCE_SECONDS, on_parked=told)
+        except ClientError as error:
             raise StoryError(f"{what}: {error}") from None
         if outcome.status != expected:
             why = "; ".join(reason.detail for reason in outcome.reasons)
             raise StoryError(f"{what}: {outcome.status}, where it should be {expected}. {why}".rstrip())
         say(f"  {what}: {outcome.status}; {used(outcome)}")
         return outcome
+
+
+def misled(node: str) -> int:
+    """A number of shards that is not the installation's, and by which the node is on another one."""
+    wrong = (shards for shards in range(1, DEFAULT_SHARDS) if shard_of(node, shards) != shard_of(node))
+    return next(wrong)
+
+
+async def until(look: Callable[[], Awaitable[asyncpg.Record | None]], what: str) -> asyncpg.Record:
+    """Look into the database until there is what should be; `what` names it."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (found := await look()) is None:  # noqa: ASYNC110 - the other side is another process
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError:
+        raise StoryError(f"no {what} within {PATIENCE_SECONDS:g} s") from None
+    return found
 
 
 def used(outcome: Outcome) -> str:
@@ -189,16 +216,19 @@ def told(outcome: Outcome) -> None:
 
 async def run(second_hypervisor: str) -> None:
     """Tell the story with the servers that the environment names."""
-    broker, database = (os.environ[f"NODELEDGER_{name}_URL"] for name in ("AMQP", "DATABASE_READER"))
-    async with Pipeline.open(broker, database, told) as pipeline:
-        await Story(pipeline, second_hypervisor, uuid4(), uuid4(), uuid4()).tell()
+    database = await asyncpg.connect(os.environ["NODELEDGER_DATABASE_READER_URL"])
+    try:
+        async with Client() as ledger:
+            await Story(ledger, database, second_hypervisor, uuid4(), uuid4(), uuid4()).tell()
+    finally:
+        await database.close()
 
 
 def main() -> int:
     """Tell it; the reason on standard error and status 1 where a step fails."""
     try:
         asyncio.run(run(sys.argv[1]))
-    except StoryError as error:
+    except (StoryError, ClientError) as error:
         print(f"This step failed: {error}", file=sys.stderr)
         return 1
     return 0

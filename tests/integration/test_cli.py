@@ -11,6 +11,7 @@ import pytest
 
 from deploy.lib.stack import Stack
 from schemas import command_queue, shard_of
+from tests.client_contract import SILENT
 from tests.integration.cli_harness import INSTANCES, as_lines, claim, put, shell, worker
 from tests.servers import Database, Vhost
 
@@ -131,8 +132,8 @@ async def test_commands_are_published_in_the_order_of_their_lines(database: Data
     assert found == list(range(len(INSTANCES) * 15))
 
 
-async def test_a_broker_that_goes_away_while_outcomes_are_awaited_is_said_so_at_once(
-    stack: Stack, database: Database, vhost: Vhost
+async def test_a_connection_that_is_lost_while_outcomes_are_awaited_is_made_again(
+    stack: Stack, database: Database, vhost: Vhost, tmp_path: Path
 ) -> None:
     operator = shell(database, vhost)
     await operator.run("topology", "apply")
@@ -145,9 +146,24 @@ async def test_a_broker_that_goes_away_while_outcomes_are_awaited_is_said_so_at_
             queue = await channel.declare_queue(command_queue(shard_of("cn-1")), passive=True)
             arrived = queue.declaration_result.message_count or 0
     stack.rabbitmq.control("close_all_connections", "--vhost", vhost.name, "test")
-    ended = await waiting
-    assert (ended.status, ended.out) == (3, "")
-    assert "same ids again" in ended.err
+    async with worker(operator, tmp_path):
+        ended = await waiting
+    assert (ended.status, [line["status"] for line in ended.lines]) == (0, ["applied"]), ended.err
+
+
+async def test_what_is_parked_and_what_is_dead_is_counted_for_itself(
+    database: Database, vhost: Vhost, tmp_path: Path
+) -> None:
+    operator = shell(database, vhost).having(hypervisor_allowed=SILENT)
+    id_ = str(uuid4())
+    first, reused = claim("cn-1", INSTANCES[0], id=id_), claim("cn-1", INSTANCES[1], id=id_)
+    silent = {"kind": "node.put", "node": "cn-9", "hypervisor": SILENT}
+    async with worker(operator, tmp_path):
+        assert (await operator.send(put("cn-1"), silent, first)).status == 0
+        text = as_lines([claim("cn-1", INSTANCES[2]), claim("cn-9", INSTANCES[3]), reused])
+        sent = await operator.run("send", "--wait", "--timeout", "5", text=text)
+    assert (sent.status, len(sent.lines)) == (1, 1)
+    assert "1 applied, 0 rejected, 1 dead, 1 parked, 0 without an answer" in sent.err
 
 
 async def test_the_doctor_names_the_node_whose_hypervisor_may_not_be_asked(

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.backoff import Backoff
+from schemas.backoff import Backoff
 
 FULL = Backoff(0.1, 10.0)
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from worker.stopping import InnerCancelledError, ended, run_within
+from schemas.stopping import InnerCancelledError, ended, run_within
 
 
 class Stubborn:
@@ -34,7 +34,7 @@ async def started(*tasks: asyncio.Task[None]) -> list[asyncio.Task[None]]:
 async def test_a_task_that_loses_a_cancellation_is_cancelled_until_it_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.stopping.AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr("schemas.stopping.AGAIN_SECONDS", 0.001)
     (task,) = await started(asyncio.create_task(Stubborn(3).work()))
     assert await ended([task], 20) == set()
     assert task.cancelled()

@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from schemas.routing import DEAD_QUEUE
+from schemas.stopping import ended
 from worker.broker.backlog import BACKOFF, BATCH_LETTERS, Backlog
 from worker.broker.dead_letters import letter_from
 from worker.broker.link import CLOSE_SECONDS
 from worker.broker.tap import Deliveries
 from worker.broker.wire import Properties, ack_frame
 from worker.engine.ports import DeadLetter, LedgerUnavailable, Whole
-from worker.stopping import ended
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:

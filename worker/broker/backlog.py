@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from worker.backoff import Backoff
+from schemas.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aio_pika
 
+from schemas.stopping import InnerCancelledError, run_within
 from worker.broker.tap import Tap, TapTransport
 from worker.engine.ports import BrokerUnavailable
-from worker.stopping import InnerCancelledError, run_within
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

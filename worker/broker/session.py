@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 from aiormq.tools import censor_url
 from yarl import URL
 
-from worker.backoff import Backoff
+from schemas.backoff import Backoff
+from schemas.stopping import ended
 from worker.broker.link import CLOSE_SECONDS, Link, TappedConnection, asked
 from worker.engine.ports import BrokerUnavailable
-from worker.stopping import ended
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:

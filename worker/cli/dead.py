@@ -16,7 +16,7 @@ from worker.cli.common.lines import read_input
 from worker.cli.common.running import run
 from worker.errors import OperationError, UsageError
 from worker.printable import escaped
-from worker.servers import broker, writing
+from worker.servers import client, writing
 
 if TYPE_CHECKING:
     import asyncpg
@@ -243,15 +243,14 @@ class _Replaying:
     async def send(self, rate: float | None, actor: str) -> None:
         """Send the letters again."""
         from worker.operations.replay import Replay, forecasts
-        from worker.operations.sending import Sender
         from worker.operations.shards import stored_shards
 
         sent = 0
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(writing())
-            connection = (await stack.enter_async_context(broker())).connection
+            sender = await stack.enter_async_context(client(await stored_shards(pool)))
             which = await self._selection.filter(pool)
-            replaying = Replay(pool, await Sender.open(connection, await stored_shards(pool)), actor, rate)
+            replaying = Replay(pool, sender, actor, rate)
             advance = stack.enter_context(console.progress("replaying"))
             async for page in forecasts(pool, which, again=self._again):
                 sent += await replaying.send(page)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from schemas import Audit, Claim, Confirm, Delete, Migrate, NodePut, NodeRemove, Revert
+from schemas import Claim, Delete, NodePut
 from schemas.commands import InstanceCommand
 from worker.accounting.decide import decide
 from worker.accounting.post import post
@@ -18,6 +18,7 @@ from worker.accounting.rules.decision import Decision
 from worker.accounting.rules.lifecycle import Expire
 from worker.accounting.rules.looks import Look
 from worker.accounting.rules.nodes import observe
+from worker.accounting.rules.waiting import waits_behind_others
 from worker.accounting.state.view import Question
 from worker.engine.drift import drift_change, note_drift
 from worker.engine.outcomes import Rendered, render, render_dead
@@ -77,7 +78,8 @@ class Decider:
         if item.parked is not None and command.node in self.result.stuck:
             self.result.done.append(item)
             return
-        waiting = self._waits_behind_others(item)
+        came = item.parked is None and item.delivery is not None
+        waiting = came and waits_behind_others(self.loaded.view, command)
         denied = self.permissions.refusal(item, self.loaded.view.instances, waiting=waiting)
         if denied is not None:
             self._deny(item, denied)
@@ -148,23 +150,6 @@ class Decider:
         """A command that was delivered before came to its end: its attempts are over."""
         if item.delivery is not None and item.delivery.redelivered:
             self.result.changes.tried.append(item.command.id)
-
-    def _waits_behind_others(self, item: Item) -> bool:
-        """Whether commands of this node are parked before it.
-
-        What may be the way out waits for nothing: an evacuation and its end, other
-        settings for the node, and its removal; nor does a claim that may go to
-        another node, or an audit, which is worth nothing when it is late.
-        """
-        command = item.command
-        node = self.loaded.view.nodes.get(command.node)
-        if node is None or not node.parked or item.parked is not None or item.delivery is None or command.dry_run:
-            return False
-        if isinstance(command, Confirm | Revert):
-            instance = self.loaded.view.instances.get(command.instance)
-            return instance is None or instance.move != "evacuate"
-        elsewhere = isinstance(command, Claim) and command.candidates
-        return not (elsewhere or isinstance(command, NodePut | NodeRemove | Audit) or _evacuates(command))
 
     def _ask(self, item: Item, question: Question) -> None:
         """Hold the rest of the lane until its hypervisor answered."""
@@ -303,10 +288,6 @@ class Decider:
         if item.delivery is not None:
             return self.loaded.now - timedelta(seconds=max(0.0, self.clock - item.delivery.received_at))
         return item.parked.received_at if item.parked is not None else self.loaded.now
-
-
-def _evacuates(command: object) -> bool:
-    return isinstance(command, Migrate) and command.reason == "evacuate"
 
 
 def _subject(command: object) -> UUID | None:

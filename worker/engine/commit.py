@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import uuid4
 
-from worker.backoff import Backoff
+from schemas.backoff import Backoff
 from worker.engine.batch import Decider
 from worker.engine.drift import log_drift
 from worker.engine.intake import about, trace_of

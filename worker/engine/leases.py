@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
+from schemas.backoff import Backoff
 from worker.accounting.rules.lifecycle import Expire
-from worker.backoff import Backoff
 from worker.engine.intake import Item, fingerprint
 from worker.engine.ports import LedgerUnavailable
 from worker.telemetry.logs import get_logger

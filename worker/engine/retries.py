@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from worker.backoff import Backoff
+from schemas.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

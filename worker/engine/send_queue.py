@@ -7,7 +7,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from worker.backoff import Backoff
+from schemas.backoff import Backoff
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:

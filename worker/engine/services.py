@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from schemas.stopping import ended
 from worker.engine.commit import Committer
 from worker.engine.dead_letters import DeadLetters
 from worker.engine.inquiries import answer, unanswered
@@ -15,7 +16,6 @@ from worker.engine.parking import Intervals, ParkedProbes
 from worker.engine.permissions import Permissions
 from worker.engine.shards import Membership, keep_share
 from worker.engine.watch import Looking, Watch
-from worker.stopping import ended
 from worker.telemetry.logs import get_logger
 
 if TYPE_CHECKING:

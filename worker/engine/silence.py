@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from worker.backoff import Backoff
+from schemas.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

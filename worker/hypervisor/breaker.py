@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from worker.backoff import Backoff
+from schemas.backoff import Backoff
 
 # A second is what a daemon takes to start again; after half a minute people look whether their node is back.
 BACKOFF: Final = Backoff(1.0, 30.0, jitter=0.5)

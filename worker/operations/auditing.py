@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -11,15 +10,15 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from schemas import Outcome
+from schemas.client import NoAnswerError
 from worker.errors import UsageError
 from worker.ledger import readers
 from worker.operations.producing import RefusedLineError, complete
-from worker.operations.sending import Awaited, OutcomeQueue, Sender
 from worker.operations.shards import shards
-from worker.servers import broker, reading
+from worker.servers import client, reading
 
 if TYPE_CHECKING:
-    from worker.operations.producing import Sendable
+    from schemas.client import Message, Pending
     from worker.operations.reporting import Note
 
 _PAGE: Final = 1000
@@ -45,30 +44,35 @@ async def audit(nodes: Sequence[str] | None, *, repair: bool, patience: float, n
         UsageError: something else than a node's name is given.
         OperationError, UnreachableError: they could not be asked.
     """
-    report, awaited = Report(), Awaited()
-    asked = {UUID(str(command.id)): command for command in _commands(nodes or await _audited_nodes(), repair=repair)}
-    async with AsyncExitStack() as stack:
-        link = await stack.enter_async_context(broker())
-        reply_to = await OutcomeQueue(awaited, lambda body: _keep(report, body), note).open(link.connection)
-        sender = await Sender.open(link.connection, await shards(), reply_to)
-        awaited.expect([str(id_) for id_ in asked])
-        await sender.send(list(asked.values()))
-        await awaited.wait(link.tap.lost, patience)
-    answered = {one.command for one in report.outcomes}
-    for id_, command in asked.items():
-        if id_ not in answered:
-            late = str(id_) in awaited.open
-            why = f"no answer within {patience:g} s" if late else "the audit is in the dead letters"
-            report.unanswered[command.node] = why
+    report = Report()
+    asked = _commands(nodes or await _audited_nodes(), repair=repair)
+    parked: set[UUID | None] = set()
+
+    def waits(outcome: Outcome) -> None:
+        parked.add(outcome.command)
+        note(f"the audit of {outcome.node} waits for its hypervisor")
+
+    async with client(await shards()) as ledger:
+        async for one in ledger.ask_many(asked, seconds=patience, on_parked=waits):
+            _take(report, one, parked=one.message.id in parked, patience=patience)
     report.outcomes.sort(key=lambda one: one.node)
     return report
 
 
-def _keep(report: Report, body: bytes) -> None:
-    report.outcomes.append(Outcome.model_validate_json(body))
+def _take(report: Report, one: Pending, *, parked: bool, patience: float) -> None:
+    failed = one.over.exception()
+    if isinstance(failed, NoAnswerError):
+        waits = "the audit waits for its hypervisor" if parked else f"no answer within {patience:g} s"
+        report.unanswered[one.message.node] = waits
+        return
+    outcome = one.over.result().outcome
+    if outcome.status == "dead":
+        report.unanswered[one.message.node] = "the audit is in the dead letters"
+    else:
+        report.outcomes.append(outcome)
 
 
-def _commands(nodes: Sequence[str], *, repair: bool) -> list[Sendable]:
+def _commands(nodes: Sequence[str], *, repair: bool) -> list[Message]:
     commands = []
     for node in dict.fromkeys(nodes):
         try:

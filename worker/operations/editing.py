@@ -13,14 +13,15 @@ from uuid import UUID, uuid5
 from pydantic_core import from_json, to_json
 
 from schemas import parse_command
+from schemas.client import Message
 from worker.engine.envelope import Envelope
 from worker.errors import OperationError, UsageError
 from worker.ledger import dead_letters
 from worker.operations.dry_run import previewing
-from worker.operations.producing import RefusedLineError, Sendable, complete
-from worker.operations.sending import Sender
+from worker.operations.producing import RefusedLineError, complete
+from worker.operations.replay import on_replay
 from worker.operations.shards import stored_shards
-from worker.servers import broker, writing
+from worker.servers import client, writing
 
 if TYPE_CHECKING:
     import asyncpg
@@ -45,7 +46,7 @@ class Edit:
     unset: Sequence[str] = ()
     whole: bytes | None = None
 
-    async def tell(self) -> tuple[Sendable, str]:
+    async def tell(self) -> tuple[Message, str]:
         """The new command, and what would become of it.
 
         Raises:
@@ -60,7 +61,7 @@ class Edit:
                 await preview.read([command])
                 return new, preview.tell(command, _unpoisoned(letter))
 
-    async def send(self, actor: str) -> Sendable:
+    async def send(self, actor: str) -> Message:
         """Send it, and then write it down: an edit that was interrupted between the two can be made again.
 
         Raises:
@@ -71,8 +72,8 @@ class Edit:
             pool = await stack.enter_async_context(writing())
             letter = await self._find(pool)
             new = self.applied(letter)
-            link = await stack.enter_async_context(broker())
-            await (await Sender.open(link.connection, await stored_shards(pool))).send([new])
+            sender = await stack.enter_async_context(client(await stored_shards(pool)))
+            await sender.publish([new])
             async with pool.acquire() as connection:
                 done = f"sent as {new.id}"
                 await dead_letters.mark(connection, [letter.id], "resolved", actor=actor, action="edited", detail=done)
@@ -88,7 +89,7 @@ class Edit:
             raise OperationError(text)
         return letter
 
-    def applied(self, letter: Letter) -> Sendable:
+    def applied(self, letter: Letter) -> Message:
         """The new command."""
         document = self._document(letter)
         content = {name: value for name, value in document.items() if name != "issued_at"}
@@ -98,7 +99,7 @@ class Edit:
             made = complete(to_json({**document, "id": str(uuid5(_EDITS, digest))}))
         except RefusedLineError as error:
             raise OperationError(f"the edited command is not valid: {error}") from None
-        return replace(made, envelope=Envelope.of_letter(letter.headers))
+        return replace(made, **on_replay(Envelope.of_letter(letter.headers)))
 
     def _document(self, letter: Letter) -> dict[str, Any]:
         """The new command's fields, without those that are its own."""

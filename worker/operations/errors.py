@@ -56,7 +56,13 @@ def _database(error: Exception) -> NodeledgerError | None:
 def _broker(error: Exception) -> NodeledgerError | None:
     from aiormq.exceptions import AMQPError
 
+    from schemas.errors import BrokerAwayError, ClientError
     from worker.engine.ports import BrokerUnavailable
+
+    if isinstance(error, BrokerAwayError):
+        return UnreachableError(f"{line(error)}; NODELEDGER_AMQP_URL says where it is")
+    if isinstance(error, ClientError):
+        return OperationError(line(error))
 
     if isinstance(error, AMQPError | BrokerUnavailable):
         return UnreachableError(f"the broker is away ({line(error)}): try again when it is back")

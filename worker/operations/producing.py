@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from secrets import randbits
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
 from schemas import MalformedCommandError, parse_command
+from schemas.asking import uuid7
+from schemas.client import Message
 from schemas.commands import VERSION
 from schemas.explaining import shown
 from schemas.parsing import repeated_key
 from worker.errors import NodeledgerError
-
-if TYPE_CHECKING:
-    from worker.engine.envelope import Envelope
 
 
 class RefusedLineError(NodeledgerError, ValueError):
     """A line that is not sent; the text names the field and the fault."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sendable:
-    """A message body and how it is sent. ``id`` is ``None`` only for a raw line without a readable one.
-
-    ``envelope`` is that of the message which this one replays.
-    """
-
-    body: bytes
-    node: str
-    kind: str
-    id: UUID | None
-    envelope: Envelope | None = None
-
-
-def complete(line: bytes) -> Sendable:
+def complete(line: bytes) -> Message:
     """Fill in ``version``, ``id`` and ``issued_at`` where they are missing, and check the command.
 
     Raises:
@@ -55,10 +36,10 @@ def complete(line: bytes) -> Sendable:
         command = parse_command(body)
     except MalformedCommandError as error:
         raise RefusedLineError(f"{error.reason}: {error.detail}") from None
-    return Sendable(body, command.node, command.kind, command.id)
+    return Message(body, command.node, command.kind, command.id)
 
 
-def raw(line: bytes) -> Sendable:
+def raw(line: bytes) -> Message:
     """The line as it is, as long as a node can be read from it: what is wrong otherwise is left to the worker.
 
     Raises:
@@ -68,14 +49,7 @@ def raw(line: bytes) -> Sendable:
     node = given.get("node")
     if not isinstance(node, str) or not _encodable(node):
         raise RefusedLineError("node: is missing or not text, so that the command cannot be routed")
-    return Sendable(line, node, str(given.get("kind"))[:255], _uuid(given.get("id")))
-
-
-def uuid7() -> UUID:
-    """A version 7 UUID: milliseconds of the Unix time, twelve more bits of it, and chance."""
-    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
-    fraction = rest * 4096 // 1_000_000
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | randbits(62))
+    return Message(line, node, str(given.get("kind"))[:255], _uuid(given.get("id")))
 
 
 def _object(line: bytes) -> dict[str, object]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 from schemas import Command, MalformedCommandError, parse_command
+from schemas.client import Message
 from worker.engine.envelope import Envelope
 from worker.engine.intake import fingerprint
 from worker.ledger import dead_letters
@@ -21,12 +22,11 @@ from worker.ledger.dead_letters import Letter, LetterFilter
 from worker.ledger.letters import is_cut
 from worker.ledger.readers import statuses
 from worker.operations.dry_run import NoPreview, Preview
-from worker.operations.producing import Sendable
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from worker.operations.sending import Sender
+    from schemas.client import Client
 
 Verdict = Literal["try", "duplicate", "unfit"]
 _PAGE: Final = 100
@@ -39,7 +39,7 @@ class Forecast:
     letter: Letter
     verdict: Verdict
     text: str
-    command: Sendable | None
+    command: Message | None
 
 
 async def forecasts(
@@ -84,22 +84,28 @@ def _forecast(
     if isinstance(command, str):
         return Forecast(letter, "unfit", f"would be dead-lettered again: {command}", None)
     envelope = Envelope.of_letter(letter.headers)
-    sendable = Sendable(letter.body or b"", command.node, command.kind, command.id, envelope)
+    message = Message(letter.body or b"", command.node, command.kind, command.id, **on_replay(envelope))
     own = fingerprint(command)
     content, status = known.get(command.id, (own, None))
     if content != own:
         return Forecast(letter, "unfit", "would be dead-lettered again: its id stands for another content", None)
     if status in {"applied", "rejected"}:
-        return Forecast(letter, "duplicate", f"duplicate: it is {status} already, its outcome is sent again", sendable)
-    return Forecast(letter, "try", preview.tell(command, letter), sendable)
+        return Forecast(letter, "duplicate", f"duplicate: it is {status} already, its outcome is sent again", message)
+    return Forecast(letter, "try", preview.tell(command, letter), message)
+
+
+def on_replay(envelope: Envelope) -> dict[str, Any]:
+    """How a message is sent for those whose it was: their names go with it, and the answer goes to them."""
+    reply = envelope.reply
+    return {"headers": envelope.on_replay(), "reply_to": reply.to, "correlation_id": reply.correlation_id}
 
 
 class Replay:
     """Sends letters again, at most ``rate`` a second, and writes down who did it."""
 
-    def __init__(self, pool: asyncpg.Pool, sender: Sender, actor: str, rate: float | None) -> None:
+    def __init__(self, pool: asyncpg.Pool, client: Client, actor: str, rate: float | None) -> None:
         self._pool = pool
-        self._sender = sender
+        self._client = client
         self._actor = actor
         self._rate = rate
         self._due = asyncio.get_running_loop().time()
@@ -111,7 +117,7 @@ class Replay:
         for start in range(0, len(fit), step or 1):
             part = fit[start : start + step]
             await self._keep_pace(len(part))
-            await self._sender.send([forecast.command for forecast in part if forecast.command])
+            await self._client.publish([forecast.command for forecast in part if forecast.command])
             await dead_letters.replayed(self._pool, [forecast.letter for forecast in part], actor=self._actor)
         return len(fit)
 

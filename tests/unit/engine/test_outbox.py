@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from schemas import Audit
-from worker.backoff import Backoff
+from schemas.backoff import Backoff
 from worker.engine.intake import Item
 from worker.engine.outbox import _KEPT_BATCHES, Outbox
 from worker.engine.outcomes import Rendered

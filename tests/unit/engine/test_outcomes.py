@@ -14,7 +14,8 @@ from schemas import DeadReason, Outcome
 from schemas.routing import OUTCOME_EXCHANGE
 from tests.model.scene import PARK_DEADLINE, Scene, asks, uuid
 from tests.published import published
-from worker.engine.outcomes import Document, Rendered, dead_answer, messages, sequence_of
+from worker.accounting.answers import Document
+from worker.engine.outcomes import Rendered, dead_answer, messages, sequence_of
 from worker.engine.ports import DeadLetter, Reply
 
 NOW = datetime(2026, 11, 22, 7, tzinfo=UTC)

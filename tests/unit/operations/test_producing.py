@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from schemas import parse_command
-from worker.operations.producing import RefusedLineError, complete, raw, uuid7
+from schemas.asking import uuid7
+from worker.operations.producing import RefusedLineError, complete, raw
 
 _INSTANCE = "0199c0de-0000-7000-8000-0000000000aa"
 

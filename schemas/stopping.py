@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from worker.errors import NodeledgerError
+from schemas.errors import NodeledgerError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
