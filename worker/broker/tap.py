@@ -174,12 +174,12 @@ class Confirms:
     def __init__(self, on_confirm: Callable[[int, bool, bool], None]) -> None:
         self._on_confirm = on_confirm
 
-    def take(self, kind: int, data: bytes, start: int, stop: int) -> bool:  # noqa: ARG002 - the protocol's signature
+    def take(self, kind: int, data: bytes, start: int, stop: int) -> bool:
         """Handle one frame; see :class:`FrameSink`."""
         method = data[start : start + 4]
         if kind != METHOD or method not in (ACK, NACK):
             return False
-        number, multiple = read_confirm(data, start)
+        number, multiple = read_confirm(data, start, stop)
         self._on_confirm(number, multiple, method == ACK)
         return True
 

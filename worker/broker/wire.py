@@ -123,22 +123,41 @@ class Message:
 
     def exchange_and_key(self) -> tuple[str, str]:
         """Where the message was published to."""
-        cut = 1 + self.origin[0]
-        exchange = self.origin[1:cut]
-        key = self.origin[cut + 1 : cut + 1 + self.origin[cut]]
+        exchange, rest = _cut_short(self.origin)
+        key, _ = _cut_short(rest)
         return exchange.decode(errors="replace"), key.decode(errors="replace")
 
 
+def _cut_short(raw: bytes) -> tuple[bytes, bytes]:
+    """A short string with its length before it, or as much of one as there is; and what follows it."""
+    stop = 1 + raw[0] if raw else 0
+    return raw[1:stop], raw[stop:]
+
+
 def read_deliver(data: bytes, start: int, stop: int) -> tuple[int, bool, bytes]:
-    """Delivery tag, whether redelivered, and origin of a ``basic.deliver`` method."""
+    """Delivery tag, whether redelivered, and origin of a ``basic.deliver`` method.
+
+    Raises:
+        IndexError: it is longer than its frame.
+    """
     at = start + 5 + data[start + 4]
+    end = at + _TAG_AND_BITS.size
+    if end > stop:
+        raise IndexError("longer than its frame")
     tag, bits = _TAG_AND_BITS.unpack_from(data, at)
-    return tag, bool(bits & 1), data[at + _TAG_AND_BITS.size : stop]
+    return tag, bool(bits & 1), data[end:stop]
 
 
-def read_confirm(data: bytes, start: int) -> tuple[int, bool]:
-    """Publish number and ``multiple`` of a ``basic.ack`` or ``basic.nack`` method."""
-    tag, bits = _TAG_AND_BITS.unpack_from(data, start + 4)
+def read_confirm(data: bytes, start: int, stop: int) -> tuple[int, bool]:
+    """Publish number and ``multiple`` of a ``basic.ack`` or ``basic.nack`` method.
+
+    Raises:
+        IndexError: it is longer than its frame.
+    """
+    at = start + 4
+    if at + _TAG_AND_BITS.size > stop:
+        raise IndexError("longer than its frame")
+    tag, bits = _TAG_AND_BITS.unpack_from(data, at)
     return tag, bool(bits & 1)
 
 
@@ -147,9 +166,12 @@ def read_content_header(
 ) -> tuple[int, Properties]:
     """Body size in bytes, and the properties that ``kind`` has; what cannot be read is taken as absent."""
     size = 0
+    begin = start + _CONTENT_HEAD.size
+    if begin > stop:  # what follows is the next frame's
+        return size, kind()
     try:
         _, _, size, flags = _CONTENT_HEAD.unpack_from(data, start)
-        return size, _read_properties(kind(), data, start + _CONTENT_HEAD.size, stop, flags)
+        return size, _read_properties(kind(), data, begin, stop, flags)
     except (StructError, IndexError):
         return size, kind()
 

@@ -121,7 +121,7 @@ def test_acknowledgements_are_written_and_confirms_read_as_the_library_does(
     assert wire.ack_frame(channel, tag) == pamqp.frame.marshal(commands.Basic.Ack(tag, multiple=True), channel)
     confirm = pamqp.frame.marshal(commands.Basic.Nack(tag, multiple, requeue=False), 1)[7:-1]
     assert confirm[:4] == wire.NACK
-    assert wire.read_confirm(confirm, 0) == (tag, multiple)
+    assert wire.read_confirm(confirm, 0, len(confirm)) == (tag, multiple)
 
 
 def test_a_property_that_no_database_could_keep_is_read_with_its_bad_characters_replaced() -> None:
