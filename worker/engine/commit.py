@@ -99,7 +99,7 @@ class Committer:
         else:
             await self._count(before)
             results = await self._isolating(items, facts)
-        await self._uncount([item for result in results for item in result.held if item.counted])
+            await self._uncount(results)
         return results
 
     async def _one_by_one(self, items: Sequence[Item], facts: Facts) -> list[Result]:
@@ -116,9 +116,10 @@ class Committer:
                 continue
             if item.delivery is not None and item.delivery.redelivered:
                 await self._count([item])
-            for result in await self._isolating([item], facts):
-                results.append(result)
-                stopped |= result.inquiries.keys() | result.stuck
+            of_one = await self._isolating([item], facts)
+            await self._uncount(of_one)  # at once: those behind it take their time, and may be what kills the worker
+            results += of_one
+            stopped.update(*(result.inquiries.keys() | result.stuck for result in of_one))
         return results
 
     async def _isolating(self, items: Sequence[Item], facts: Facts, attempts: int = 1) -> list[Result]:
@@ -229,8 +230,9 @@ class Committer:
         for item in fresh:
             item.counted = True
 
-    async def _uncount(self, waiting: Sequence[Item]) -> None:
+    async def _uncount(self, results: Sequence[Result]) -> None:
         """Take back the count of those that go back to their lanes."""
+        waiting = [item for result in results for item in result.held if item.counted]
         if waiting:
             await self._patiently(lambda: self.ledger.uncount_attempts([item.command.id for item in waiting]))
         for item in waiting:
