@@ -307,7 +307,7 @@ def hosts(data: bytes) -> None:
 def domains(data: bytes) -> None:
     """Any description of a domain is read, or is the fault of that domain alone."""
     text = data.decode(errors="replace")
-    read = read_domain(str(UUID(int=5)), text, active=True)
+    read = read_domain(str(UUID(int=5)), text, active=True).domain
     assert read.fault is None or (read.uuid, read.vcpus, read.devices) == (UUID(int=5), 0, ())
     assert read.memory_mib >= 0
     assert read.vcpus >= 0
