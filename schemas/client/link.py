@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 import aio_pika
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import AMQPConnectionError
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from yarl import URL
 
 from schemas.backoff import Backoff
@@ -62,11 +63,32 @@ async def asked(work: Awaitable[T], seconds: float = CONNECT_SECONDS) -> T:
         raise BrokerAwayError("the connection to the broker was lost") from None
 
 
+class Socket(TransportFactory):
+    """Opens the socket as the library does, and can drop it."""
+
+    def __init__(self) -> None:
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the broker; see aiormq's ``TransportFactory``."""
+        opening = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
+        reader, self._writer = await opening.create(url, **kwargs)
+        return reader, self._writer
+
+    def abort(self) -> None:
+        """Drop the socket at once, if it was opened."""
+        if self._writer is not None:
+            with suppress(AttributeError):  # a TLS transport that the other side has closed has let go of its socket
+                self._writer.transport.abort()
+
+
 class Link:
     """A live connection; ``lost`` is set, with ``why``, once it or one of its channels is gone."""
 
     def __init__(self, connection: aio_pika.Connection) -> None:
         self.connection = connection
+        self._socket = Socket()
+        connection.kwargs["transport_factory"] = self._socket
         self.lost = asyncio.Event()
         self.why: BaseException | None = None
         connection.close_callbacks.add(self.on_closed)
@@ -91,8 +113,13 @@ class Link:
 
     async def close(self) -> None:
         """Close in good order, or give up after a moment."""
-        with suppress(Exception):  # whatever it is, the connection is not wanted any more
-            await asked(self.connection.close(), CLOSE_SECONDS)
+        closing = asyncio.ensure_future(self.connection.close())
+        try:
+            await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
+        finally:
+            # The library loses a cancellation, and would keep a loop that closes waiting.
+            self._socket.abort()
+            await ended((closing,), CLOSE_SECONDS)
 
     def on_closed(self, _closed: object, error: BaseException | None = None) -> None:
         """The connection, or a channel that it is no use without, was closed."""

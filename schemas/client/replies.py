@@ -24,6 +24,8 @@ class Replies:
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self._under: Any = None
+        self._tag = ""
 
     async def listen(self, link: Link, take: Callable[[bytes], None]) -> None:
         """Consume the queue, or a new one where it is gone.
@@ -44,16 +46,20 @@ class Replies:
                 raise UnroutableError(f"{text} ({error})") from None
             self.name = made.name
         under: Any = await asked(channel.get_underlay_channel())
+        self._under = under
 
         async def taken(message: Any) -> None:
             take(message.body)
 
-        await asked(under.basic_consume(self.name, taken, no_ack=True))
+        consuming = await asked(under.basic_consume(self.name, taken, no_ack=True))
+        self._tag = consuming.consumer_tag
 
     async def forget(self, link: Link) -> None:
         """Delete the queue: nobody will read it any more. One that cannot be deleted goes by itself."""
         if self.name is not None:
             with suppress(Exception):  # the library's errors have no common base, and it expires
+                # First, since the library warns of a consumer that the broker cancels.
+                await asked(self._under.basic_cancel(self._tag), CLOSE_SECONDS)
                 channel = await link.scratch_channel()
                 await asked(channel.queue_delete(self.name), CLOSE_SECONDS)
 

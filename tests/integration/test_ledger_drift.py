@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from schemas import Inventory
 from schemas.commands import MODELS
 from tests.servers import Database
 from worker.accounting.state.domains import Domain
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.integration
 ADDRESS = "test:///default"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVERYTHING = DriftFilter(resolved=True)
+INVENTORY = Inventory(cpus="0-7", memory_mib=8192, disk_gib=10)
 
 
 def command(kind: str, **fields: Any) -> Any:
@@ -46,7 +48,7 @@ class Ledger:
         self._ledger = PostgresLedger(pool)
 
     async def commit(self, *commands: Any, domains: Iterable[Domain] = ()) -> None:
-        facts = Facts(observations={"cn-1": Observation(NOW, ADDRESS, None)}, listings={"cn-1": list(domains)})
+        facts = Facts(observations={"cn-1": Observation(NOW, ADDRESS, INVENTORY)}, listings={"cn-1": list(domains)})
         items = [Item(one, fingerprint(one)) for one in commands]
         want = read_keys(items, facts)
         async with self._ledger.transaction(locking=True) as transaction:

@@ -151,7 +151,7 @@ async def test_a_deleted_instance_is_remembered_while_a_dead_letter_could_claim_
     assert await ledger.fetchval("SELECT count(*) FROM nodeledger.instance WHERE id = $1", DELETED) == kept
 
 
-LONG_AGO = timedelta(days=31)
+LONG_AGO = timedelta(days=91)
 BUILDS = "cn-9"
 IDLE = "SELECT id FROM nodeledger.instance WHERE idle_since IS NOT NULL"
 
