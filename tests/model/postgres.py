@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
-from uuid import UUID
 
 import asyncpg
 
@@ -122,11 +121,18 @@ class PostgresModelLedger:
             faster = [replace(result, held=[], inquiries={}, dead_lettered=[], stuck=set()) for result in faster]
         return [*faster, *slower]
 
-    async def _there(self, items: list[Item]) -> set[UUID]:
-        """Which instances exist: of one that was not there, no worker can tell that another has made it meanwhile."""
+    async def _there(self, items: list[Item]) -> set[object]:
+        """Which instances and nodes exist.
+
+        Of one that was not there, no worker can tell that another has made it
+        meanwhile; a worker that decides a claim has decided the node's ``node.put`` before it.
+        """
+        want = read_keys(items, Facts())
         found = "SELECT id FROM nodeledger.instance WHERE id = ANY ($1)"
-        rows = await self.server.owner.fetch(found, list(read_keys(items, Facts()).instances))
-        return {row["id"] for row in rows}
+        rows = await self.server.owner.fetch(found, list(want.instances))
+        nodes = "SELECT name FROM nodeledger.node WHERE name = ANY ($1)"
+        names = await self.server.owner.fetch(nodes, list(want.nodes))
+        return {*(row["id"] for row in rows), *(row["name"] for row in names)}
 
     async def _commit(self, items: list[Item], facts: Facts, ledger: Any) -> list[Result]:
         return await commit(ledger, items, facts, timedelta(seconds=self.park_deadline))
