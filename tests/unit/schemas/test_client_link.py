@@ -30,6 +30,7 @@ class Connections:
         class Connection:
             def __init__(self) -> None:
                 self.close_callbacks: set[Any] = set()
+                self.kwargs: dict[str, Any] = {}
 
             async def connect(self) -> None:
                 owner.tried.append(host)

@@ -45,11 +45,13 @@ def _cpus(host: Host, online: frozenset[int], holding: Holding) -> Iterator[str]
     if gone := pins - online:
         yield f"CPUs {format_cpu_set(gone)} are not online"
     policy = packed_under(holding)[0]
-    exact = mask_of(cpu for cell in _cells_of(holding) for cpu in cell["pins"].values())
     cells = host.cells or (host.implicit,)
-    cores = [core & (cell.usable | exact) for cell in cells for core in cell.siblings]
-    if not follows(cores, exact, policy):
-        yield f"CPUs {format_cpu_set(pins)} do not lie on their cores as thread_policy {policy} asks"
+    for guest_cell in _cells_of(holding):  # each was packed by itself
+        own = guest_cell["pins"].values()
+        exact = mask_of(own)
+        cores = [core & (cell.usable | exact) for cell in cells for core in cell.siblings]
+        if not follows(cores, exact, policy):
+            yield f"CPUs {format_cpu_set(own)} do not lie on their cores as thread_policy {policy} asks"
 
 
 def _cells(host: Host, holding: Holding) -> Iterator[str]:
