@@ -29,6 +29,9 @@ HEARTBEAT_SECONDS: Final = 2
 PAUSE_SECONDS: Final = 7.0
 """Longer than the broker takes to miss a worker that is silent."""
 
+_SETTLES_WITHIN_SECONDS: Final = 150.0
+"""What a broker that loses its leader never confirms is sent again after 30 s, and may fare so more than once."""
+
 
 @dataclass(slots=True)
 class Report:
@@ -178,9 +181,9 @@ async def _finish(run: Run, work: Workload, report: Report) -> None:
         report.faults.append("a worker ended by itself")
 
 
-async def _settled(run: Run, connection: asyncpg.Connection, seconds: float = 60) -> Mapping[str, int]:
+async def _settled(run: Run, connection: asyncpg.Connection) -> Mapping[str, int]:
     """What is left once nothing is, or when time is over."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + _SETTLES_WITHIN_SECONDS
     while True:
         left = await left_over(connection)
         left["unacknowledged"] = await asyncio.to_thread(unacknowledged, run.stack, run.vhost.name)
