@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from secrets import randbits
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
@@ -20,6 +20,7 @@ from schemas.parsing import parse_command
 from schemas.policy import Policy
 from schemas.requests import DeviceRequest, Disk, Topology, Traits
 
+T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 """What asking gives: an outcome, or something to await one."""
 
@@ -254,6 +255,16 @@ class Ledger(ABC, Generic[R_co]):
     def audit(self, node: str, *, repair: bool = False, **options: Unpack[Options]) -> R_co:
         """Compare a node with its hypervisor: see :class:`~schemas.commands.Audit`."""
         return self._ask("audit", node, {"repair": repair}, options)
+
+
+async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
+    """The items of either kind of iterable."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
 
 
 def _given(**fields: object) -> dict[str, object] | None:

@@ -11,9 +11,9 @@ from typing import Any, Final, Self, Unpack
 
 from yarl import URL
 
-from schemas.asking import Asking, Ledger, judged
+from schemas.asking import Asking, Ledger, each, judged
 from schemas.client.link import Session, addresses
-from schemas.client.many import WINDOW, Many, each
+from schemas.client.many import WINDOW, Many
 from schemas.client.messages import Answer, Message, Pending
 from schemas.client.outcomes import PREFETCH, Outcomes, routing_keys
 from schemas.client.post import CONFIRM_SECONDS, Post

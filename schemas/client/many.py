@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
-from typing import Final, TypeVar
+from typing import Final
 
+from schemas.asking import each
 from schemas.client.messages import Message, Pending
 from schemas.client.post import Post
 from schemas.outcomes import Outcome
@@ -15,18 +16,6 @@ from schemas.stopping import ended
 WINDOW: Final = 512
 """How many may be under way at once unless told otherwise: more does not make one worker faster."""
 _END_SECONDS: Final = 5.0
-
-T = TypeVar("T")
-
-
-async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
-    """The items of either kind of iterable."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
 
 
 class Many:

@@ -17,8 +17,7 @@ from worker.hypervisor.threads import Call, DeadlinePassed, NoThread, Threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.hypervisor.load import LoadReader
-from worker.hypervisor.observe import Shared
+    from worker.hypervisor.observe import Shared
 
 T = TypeVar("T")
 

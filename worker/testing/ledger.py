@@ -21,7 +21,7 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from schemas import Command, Outcome, Status
-from schemas.asking import Asking, Ledger, judged
+from schemas.asking import Asking, Ledger, each, judged
 from schemas.errors import NoAnswerError
 from schemas.parsing import parse_command
 from worker.accounting.answers import Document, answer, dead
@@ -99,7 +99,7 @@ class MemoryLedger(Ledger[Coroutine[Any, Any, Outcome]]):
     ) -> AsyncGenerator[Outcome, None]:
         """Send commands, as :meth:`schemas.client.Client.send_many` does."""
         parked: list[Outcome] = []
-        async for command in _each(commands):
+        async for command in each(commands):
             outcome = self._take(parse_command(to_json(command)))
             if outcome.status != "parked":
                 yield outcome
@@ -241,12 +241,3 @@ class MemoryLedger(Ledger[Coroutine[Any, Any, Outcome]]):
     def _answering(self, address: str | None) -> MemoryHypervisor | None:
         found = self.hypervisors.get(address or "")
         return found if found is not None and found.answers else None
-
-
-async def _each(commands: Iterable[Command] | AsyncIterable[Command]) -> AsyncGenerator[Command, None]:
-    if isinstance(commands, AsyncIterable):
-        async for command in commands:
-            yield command
-    else:
-        for command in commands:
-            yield command
